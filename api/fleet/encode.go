@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// WireVersion is the version every record, body and heartbeat begins with.
+//
+//	1  2026-11: records, facts, commands, seals, heartbeats
+const WireVersion = 1
+
+// Bounds of what travels, in bytes. Whatever is larger is refused before it is parsed.
+const (
+	MaxRecord    = 8 << 10
+	MaxKey       = 512
+	MaxDetail    = 256
+	MaxLifts     = 64
+	MaxHeartbeat = 256
+
+	signatureSize = 64
+	publicKeySize = 32
+)
+
+// ErrMalformed is in every error of a decoder: the bytes are not what this version writes.
+var ErrMalformed = errors.New("malformed")
+
+// ErrVersion is in the error of a decoder that met a version it does not know.
+var ErrVersion = errors.New("unknown wire version")
+
+func putUint64(b []byte, v uint64) { binary.BigEndian.PutUint64(b, v) }
+
+// Encode gives the canonical bytes: one record has one encoding, and Decode accepts no other.
+func (r *Record) Encode() []byte {
+	return append(r.signed(), r.Sig...)
+}
+
+// Digest names the record, signature included.
+func (r *Record) Digest() Digest { return DigestOf("flotilla.dev/record-id", r.Encode()) }
+
+// signed is what the signature covers: everything before it.
+func (r *Record) signed() []byte {
+	key, err := r.Writer.PublicKey()
+	if err != nil {
+		key = make([]byte, publicKeySize) // never verifies
+	}
+	b := make([]byte, 0, 3+32+32+8+8+1+2+len(r.Key)+2+len(r.Body)+signatureSize)
+	b = append(b, 'F', 'R', WireVersion)
+	b = append(b, r.Fleet[:]...)
+	b = append(b, key...)
+	b = binary.BigEndian.AppendUint64(b, r.Epoch)
+	b = binary.BigEndian.AppendUint64(b, r.Seq)
+	b = append(b, byte(r.Kind))
+	b = appendBytes(b, []byte(r.Key))
+	return appendBytes(b, r.Body)
+}
+
+// DecodeRecord reads what Encode wrote. It checks form and bounds, not the signature.
+func DecodeRecord(b []byte) (Record, error) {
+	if len(b) > MaxRecord {
+		return Record{}, fmt.Errorf("record of %d bytes: %w: at most %d", len(b), ErrMalformed, MaxRecord)
+	}
+	d := decoder{rest: b}
+	d.header('F', 'R')
+	var r Record
+	copy(r.Fleet[:], d.take(32))
+	if key := d.take(publicKeySize); d.err == nil {
+		r.Writer = MemberIDOf(key)
+	}
+	r.Epoch, r.Seq = d.uint64(), d.uint64()
+	r.Kind = Kind(d.uint8())
+	r.Key = d.text(MaxKey)
+	r.Body = d.bytes(MaxRecord)
+	r.Sig = append([]byte(nil), d.take(signatureSize)...)
+	if err := d.end("record"); err != nil {
+		return Record{}, err
+	}
+	return r, nil
+}
+
+// Encode gives the canonical body of a fact. A detail over MaxDetail is cut.
+func (f Fact) Encode() []byte {
+	b := []byte{WireVersion}
+	b = append(b, f.Plan[:]...)
+	b = append(b, byte(f.Kind))
+	b = binary.BigEndian.AppendUint64(b, uint64(f.Time))
+	return appendBytes(b, []byte(Cut(f.Detail)))
+}
+
+// FactKey is the key under which a member says this milestone of a plan: once.
+func FactKey(plan Digest, kind FactKind) string { return plan.String() + "/" + kind.String() }
+
+// DecodeFact reads the body of a record of KindFact. The key must be the fact's own.
+func DecodeFact(r *Record) (Fact, error) {
+	d := decoder{rest: r.Body}
+	d.version()
+	f := Fact{Member: r.Writer}
+	copy(f.Plan[:], d.take(32))
+	f.Kind = FactKind(d.uint8())
+	f.Time = int64(d.uint64())
+	f.Detail = d.text(MaxDetail)
+	if err := d.end("fact"); err != nil {
+		return Fact{}, err
+	}
+	if r.Key != FactKey(f.Plan, f.Kind) {
+		return Fact{}, fmt.Errorf("fact %s of %s: %w: it lies under key %q", f.Kind, r.Writer, ErrMalformed, clip(r.Key, 80))
+	}
+	return f, nil
+}
+
+// Encode gives the canonical body of a command. A reason over MaxDetail is cut.
+func (c Command) Encode() []byte {
+	b := []byte{WireVersion, byte(c.Verb)}
+	b = appendBytes(b, []byte(c.Rollout.Namespace))
+	b = appendBytes(b, []byte(c.Rollout.Name))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Time))
+	b = appendBytes(b, []byte(Cut(c.Reason)))
+	b = append(b, byte(len(c.Lifts)))
+	for _, l := range c.Lifts {
+		b = append(b, l[:]...)
+	}
+	return b
+}
+
+// DecodeCommand reads the body of a record of KindCommand.
+func DecodeCommand(r *Record) (Command, error) {
+	d := decoder{rest: r.Body}
+	d.version()
+	c := Command{By: r.Writer, Verb: Verb(d.uint8())}
+	c.Rollout.Namespace, c.Rollout.Name = d.text(63), d.text(253)
+	c.Time = int64(d.uint64())
+	c.Reason = d.text(MaxDetail)
+	n := int(d.uint8())
+	if n > MaxLifts {
+		d.fail("lifts")
+	}
+	for i := 0; i < n && d.err == nil; i++ {
+		c.Lifts = append(c.Lifts, Digest(d.take(32)))
+	}
+	if err := d.end("command"); err != nil {
+		return Command{}, err
+	}
+	c.ID = r.Digest()
+	return c, nil
+}
+
+// Encode gives the canonical body of a seal.
+func (s Seal) Encode() []byte {
+	b := []byte{WireVersion}
+	b = appendBytes(b, []byte(s.Rollout.Namespace))
+	b = appendBytes(b, []byte(s.Rollout.Name))
+	b = appendBytes(b, []byte(s.Author))
+	b = binary.BigEndian.AppendUint64(b, s.Term)
+	b = binary.BigEndian.AppendUint64(b, s.Number)
+	b = binary.BigEndian.AppendUint16(b, s.CompileVersion)
+	b = append(b, s.Spec[:]...)
+	return append(b, s.Members[:]...)
+}
+
+// SealKey is the key under which an author publishes a seal.
+func (s Seal) SealKey() string {
+	return fmt.Sprintf("%s/%020d.%020d", s.Rollout, s.Term, s.Number)
+}
+
+// DecodeSeal reads the body of a record of KindSeal. Only the author's own record carries its seal.
+func DecodeSeal(r *Record) (Seal, error) {
+	d := decoder{rest: r.Body}
+	d.version()
+	var s Seal
+	s.Rollout.Namespace, s.Rollout.Name = d.text(63), d.text(253)
+	s.Author = d.text(64)
+	s.Term, s.Number = d.uint64(), d.uint64()
+	s.CompileVersion = uint16(d.uint8())<<8 | uint16(d.uint8())
+	copy(s.Spec[:], d.take(32))
+	copy(s.Members[:], d.take(32))
+	if err := d.end("seal"); err != nil {
+		return Seal{}, err
+	}
+	if s.Author != string(r.Writer) || r.Key != s.SealKey() {
+		return Seal{}, fmt.Errorf("seal of %s by %s: %w: it was written by %s under key %q",
+			s.Rollout, clip(s.Author, 64), ErrMalformed, r.Writer, clip(r.Key, 80))
+	}
+	return s, nil
+}
+
+// StatusKey is the register a member keeps for a rollout.
+func StatusKey(name RolloutName) string { return "status/" + name.String() }
+
+// Encode gives the body of the register.
+func (s Status) Encode() ([]byte, error) {
+	s.Because = Cut(s.Because)
+	return json.Marshal(s)
+}
+
+// DecodeStatus reads a status register. Fields it does not know are left to those who do.
+func DecodeStatus(r *Record) (Status, error) {
+	var s Status
+	if err := json.Unmarshal(r.Body, &s); err != nil {
+		return Status{}, fmt.Errorf("status of %s: %w: %w", r.Writer, ErrMalformed, err)
+	}
+	if r.Key != StatusKey(s.Rollout) {
+		return Status{}, fmt.Errorf("status of %s: %w: it lies under key %q", r.Writer, ErrMalformed, clip(r.Key, 80))
+	}
+	return s, nil
+}
+
+// Encode gives the canonical bytes of the heartbeat, signature included.
+func (h *Heartbeat) Encode() []byte { return append(h.signed(), h.Sig...) }
+
+func (h *Heartbeat) signed() []byte {
+	key, err := h.Writer.PublicKey()
+	if err != nil {
+		key = make([]byte, publicKeySize) // never verifies
+	}
+	b := []byte{'F', 'H', WireVersion}
+	b = append(b, h.Fleet[:]...)
+	b = append(b, key...)
+	b = append(b, h.Nonce[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.Counter)
+	b = append(b, h.Root[:]...)
+	return binary.BigEndian.AppendUint64(b, uint64(h.Time))
+}
+
+// DecodeHeartbeat reads what Encode wrote. It checks form and bounds, not the signature.
+func DecodeHeartbeat(b []byte) (Heartbeat, error) {
+	if len(b) > MaxHeartbeat {
+		return Heartbeat{}, fmt.Errorf("heartbeat of %d bytes: %w: at most %d", len(b), ErrMalformed, MaxHeartbeat)
+	}
+	d := decoder{rest: b}
+	d.header('F', 'H')
+	var h Heartbeat
+	copy(h.Fleet[:], d.take(32))
+	if key := d.take(publicKeySize); d.err == nil {
+		h.Writer = MemberIDOf(key)
+	}
+	copy(h.Nonce[:], d.take(16))
+	h.Counter = d.uint64()
+	copy(h.Root[:], d.take(32))
+	h.Time = int64(d.uint64())
+	h.Sig = append([]byte(nil), d.take(signatureSize)...)
+	if err := d.end("heartbeat"); err != nil {
+		return Heartbeat{}, err
+	}
+	return h, nil
+}
+
+// Cut shortens a text for people to MaxDetail bytes, at a rune's edge.
+func Cut(s string) string {
+	s = validText(s)
+	if len(s) <= MaxDetail {
+		return s
+	}
+	s = s[:MaxDetail-3]
+	for len(s) > 0 && !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s + "..."
+}
+
+func validText(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s)) // replaces what is no UTF-8
+}
+
+func appendBytes(b, field []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
+}
+
+// decoder reads fields off the front of rest; after the first failure it only keeps the error.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) fail(what string) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%w: %s", ErrMalformed, what)
+	}
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.err != nil || len(d.rest) < n {
+		d.fail("cut short")
+		return make([]byte, n)
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) uint8() uint8   { return d.take(1)[0] }
+func (d *decoder) uint64() uint64 { return binary.BigEndian.Uint64(d.take(8)) }
+
+func (d *decoder) bytes(most int) []byte {
+	n := int(binary.BigEndian.Uint16(d.take(2)))
+	if n > most || n > len(d.rest) {
+		d.fail("field too long")
+		return nil
+	}
+	return append([]byte(nil), d.take(n)...)
+}
+
+func (d *decoder) text(most int) string {
+	b := d.bytes(most)
+	if !utf8.Valid(b) {
+		d.fail("text is not UTF-8")
+	}
+	return string(b)
+}
+
+func (d *decoder) header(a, b byte) {
+	if m := d.take(2); m[0] != a || m[1] != b {
+		d.fail("not the first two bytes")
+	}
+	d.version()
+}
+
+func (d *decoder) version() {
+	if v := d.uint8(); v != WireVersion && d.err == nil {
+		d.err = fmt.Errorf("%w: %d, this is %d", ErrVersion, v, WireVersion)
+	}
+}
+
+func (d *decoder) end(what string) error {
+	if d.err == nil && len(d.rest) > 0 {
+		d.fail(fmt.Sprintf("%d bytes too many", len(d.rest)))
+	}
+	if d.err != nil {
+		return fmt.Errorf("%s: %w", what, d.err)
+	}
+	return nil
+}
