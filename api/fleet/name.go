@@ -136,3 +136,6 @@ func clip(s string, most int) string {
 	}
 	return s[:most] + "..."
 }
+
+// BlobDigest names a body that travels apart from its record.
+func BlobDigest(b []byte) Digest { return DigestOf("flotilla.dev/blob", b) }
