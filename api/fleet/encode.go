@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -97,8 +99,7 @@ func FactKey(plan Digest, kind FactKind) string { return plan.String() + "/" + k
 
 // DecodeFact reads the body of a record of KindFact. The key must be the fact's own.
 func DecodeFact(r *Record) (Fact, error) {
-	d := decoder{rest: r.Body}
-	d.version()
+	d := bodyOf(r, KindFact)
 	f := Fact{Member: r.Writer}
 	copy(f.Plan[:], d.take(32))
 	f.Kind = FactKind(d.uint8())
@@ -129,8 +130,7 @@ func (c Command) Encode() []byte {
 
 // DecodeCommand reads the body of a record of KindCommand.
 func DecodeCommand(r *Record) (Command, error) {
-	d := decoder{rest: r.Body}
-	d.version()
+	d := bodyOf(r, KindCommand)
 	c := Command{By: r.Writer, Verb: Verb(d.uint8())}
 	c.Rollout.Namespace, c.Rollout.Name = d.text(63), d.text(253)
 	c.Time = int64(d.uint64())
@@ -169,8 +169,7 @@ func (s Seal) SealKey() string {
 
 // DecodeSeal reads the body of a record of KindSeal. Only the author's own record carries its seal.
 func DecodeSeal(r *Record) (Seal, error) {
-	d := decoder{rest: r.Body}
-	d.version()
+	d := bodyOf(r, KindSeal)
 	var s Seal
 	s.Rollout.Namespace, s.Rollout.Name = d.text(63), d.text(253)
 	s.Author = d.text(64)
@@ -193,12 +192,15 @@ func StatusKey(name RolloutName) string { return "status/" + name.String() }
 
 // Encode gives the body of the register.
 func (s Status) Encode() ([]byte, error) {
-	s.Because = Cut(s.Because)
+	s.Phase, s.Because = Cut(s.Phase), Cut(s.Because)
 	return json.Marshal(s)
 }
 
 // DecodeStatus reads a status register. Fields it does not know are left to those who do.
 func DecodeStatus(r *Record) (Status, error) {
+	if r.Kind != KindRegister {
+		return Status{}, fmt.Errorf("status of %s: %w: in a %s", r.Writer, ErrMalformed, r.Kind)
+	}
 	var s Status
 	if err := json.Unmarshal(r.Body, &s); err != nil {
 		return Status{}, fmt.Errorf("status of %s: %w: %w", r.Writer, ErrMalformed, err)
@@ -206,6 +208,7 @@ func DecodeStatus(r *Record) (Status, error) {
 	if r.Key != StatusKey(s.Rollout) {
 		return Status{}, fmt.Errorf("status of %s: %w: it lies under key %q", r.Writer, ErrMalformed, clip(r.Key, 80))
 	}
+	s.Phase, s.Because = Cut(s.Phase), Cut(s.Because)
 	return s, nil
 }
 
@@ -249,9 +252,10 @@ func DecodeHeartbeat(b []byte) (Heartbeat, error) {
 	return h, nil
 }
 
-// Cut shortens a text for people to MaxDetail bytes, at a rune's edge.
+// Cut makes a text for people one line of at most MaxDetail bytes, cut at a rune's edge. Control
+// characters become blanks: what another member says must not move a cursor here.
 func Cut(s string) string {
-	s = validText(s)
+	s = plainText(s)
 	if len(s) <= MaxDetail {
 		return s
 	}
@@ -262,12 +266,18 @@ func Cut(s string) string {
 	return s + "..."
 }
 
-func validText(s string) string {
-	if utf8.ValidString(s) {
-		return s
-	}
-	return string([]rune(s)) // replaces what is no UTF-8
+// plainText replaces what is no UTF-8 and what isPlain refuses.
+func plainText(s string) string {
+	return strings.Map(func(c rune) rune {
+		if isPlain(c) {
+			return c
+		}
+		return ' '
+	}, s)
 }
+
+// isPlain says whether a rune only shows itself. The others steer a terminal or turn the text's direction.
+func isPlain(c rune) bool { return !unicode.IsControl(c) && !unicode.Is(unicode.Bidi_Control, c) }
 
 func appendBytes(b, field []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
@@ -309,10 +319,31 @@ func (d *decoder) bytes(most int) []byte {
 
 func (d *decoder) text(most int) string {
 	b := d.bytes(most)
-	if !utf8.Valid(b) {
-		d.fail("text is not UTF-8")
+	if err := checkText(string(b)); err != nil && d.err == nil {
+		d.err = err
 	}
 	return string(b)
+}
+
+// checkText refuses what Cut would change but for its length.
+func checkText(s string) error {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%w: text is not UTF-8", ErrMalformed)
+	}
+	if strings.ContainsFunc(s, func(c rune) bool { return !isPlain(c) }) {
+		return fmt.Errorf("%w: control character in text", ErrMalformed)
+	}
+	return nil
+}
+
+// bodyOf opens the body of a record, which has to be of the kind: a fact in a register could be unsaid.
+func bodyOf(r *Record, kind Kind) decoder {
+	d := decoder{rest: r.Body}
+	if r.Kind != kind {
+		d.fail("in a record of kind " + r.Kind.String())
+	}
+	d.version()
+	return d
 }
 
 func (d *decoder) header(a, b byte) {

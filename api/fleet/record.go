@@ -134,7 +134,7 @@ func (v Verb) String() string {
 type Command struct {
 	Rollout RolloutName
 	Verb    Verb
-	// Lifts names the stops, by record digest, that a Resume lifts.
+	// Lifts names what the command lifts: the stops, by record digest, of a Resume; the seals of a Withdraw.
 	Lifts []Digest
 	// Reason in the operator's words; at most MaxDetail bytes.
 	Reason string

@@ -22,11 +22,15 @@ var (
 	ErrTooLarge  = errors.New("too large")
 )
 
-// Sign fills in Writer and Sig. It refuses a record over the bounds, which nobody would accept.
+// Sign fills in Writer and Sig. It refuses a record that nobody would accept: over the bounds
+// (ErrTooLarge), or with a key that is no plain text (ErrMalformed).
 func (r *Record) Sign(key ed25519.PrivateKey) error {
 	r.Writer = MemberIDOf(key.Public().(ed25519.PublicKey))
 	if len(r.Key) > MaxKey {
 		return fmt.Errorf("record key of %d bytes: %w: at most %d", len(r.Key), ErrTooLarge, MaxKey)
+	}
+	if err := checkText(r.Key); err != nil {
+		return fmt.Errorf("record key %q: %w", clip(r.Key, 80), err)
 	}
 	signed := r.signed()
 	if n := len(signed) + signatureSize; n > MaxRecord {

@@ -87,6 +87,8 @@ const (
 	LabelRolloutNamespace = "fleet.flotilla.dev/rollout-namespace"
 	// AnnotationHome is on every copy: where the spec is written, in words.
 	AnnotationHome = "fleet.flotilla.dev/home"
+	// AnnotationSeal is on every copy: the seal that it shows.
+	AnnotationSeal = "fleet.flotilla.dev/seal"
 	// AnnotationPause on a FleetRollout of any member is a stop; its value says why (R7).
 	AnnotationPause = "fleet.flotilla.dev/pause"
 	// AnnotationReconcile asks to look now.

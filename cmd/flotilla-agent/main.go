@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command flotilla-agent is the one agent of a cluster: it brings rollouts to it, and tells the other
+// clusters' agents how far it has come.
+//
+//	flotilla-agent --fleet demo --fleet-url https://git.example.com/fleet --listen /ip4/0.0.0.0/udp/4001/quic-v1
+//	flotilla-agent id        # the peer ID for this cluster's FleetMember
+//
+// Every setting is a flag; --help lists them. There is no configuration file and no environment
+// variable but those of the Kubernetes client (KUBECONFIG) and of Go (GOMEMLIMIT).
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "flotilla-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	cfg := agent.DefaultConfig()
+	var kubeconfig, level string
+	run := &cobra.Command{
+		Use: "flotilla-agent", Short: "Run the agent of one cluster", Args: cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if cfg.Log, err = newLog(level); err != nil {
+				return err
+			}
+			if cfg.Kube, err = cluster(kubeconfig); err != nil {
+				return err
+			}
+			return agent.Run(cmd.Context(), cfg)
+		},
+	}
+	run.PersistentFlags().StringVar(&kubeconfig, "kubeconfig", os.Getenv(clientcmd.RecommendedConfigPathEnvVar), "the cluster, from outside of it; left out: the one this runs in")
+	run.PersistentFlags().StringVar(&cfg.Namespace, "namespace", cfg.Namespace, "of the agent's own objects")
+	f := run.Flags()
+	f.StringVar(&cfg.Fleet, "fleet", "", "name of the fleet, the same on every member (required)")
+	f.StringVar(&cfg.RepositoryURL, "fleet-url", "", "fleet repository: members/ and rollouts/")
+	f.StringVar(&cfg.RepositoryBranch, "fleet-branch", cfg.RepositoryBranch, "its branch")
+	f.StringVar(&cfg.RepositoryPath, "fleet-path", "", "the fleet's folder in it")
+	f.DurationVar(&cfg.RepositoryInterval, "fleet-interval", cfg.RepositoryInterval, "between looks at it; members tell each other of a new head of a payload, not of this one")
+	f.StringVar(&cfg.MembersDir, "members", "", "folder of FleetMember manifests, for a fleet without a repository")
+	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "fleet state and git mirrors; may be lost, the others bring it back")
+	f.StringSliceVar(&cfg.Listen, "listen", nil, "multiaddrs of the mesh, such as /ip4/0.0.0.0/udp/4001/quic-v1; none: this member only dials out")
+	f.StringVar(&cfg.ReadAddr, "read-addr", cfg.ReadAddr, "of the read endpoint (https)")
+	f.StringVar(&cfg.MetricsAddr, "metrics-addr", cfg.MetricsAddr, "of /metrics; 0 switches it off")
+	f.StringVar(&cfg.ProbeAddr, "probe-addr", cfg.ProbeAddr, "of /livez and /readyz; 0 switches them off")
+	f.StringVar(&level, "log-level", "info", "debug, info or error")
+	run.AddCommand(idCommand(&cfg.Namespace, &kubeconfig), versionCommand())
+	return run
+}
+
+func idCommand(namespace, kubeconfig *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "id", Short: "Print the peer ID of this cluster's agent; its key is made where there is none", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := cluster(*kubeconfig)
+			if err != nil {
+				return err
+			}
+			client, err := kubernetes.NewForConfig(config)
+			if err != nil {
+				return err
+			}
+			key, err := agent.MemberKey(cmd.Context(), client, *namespace)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), agent.IDOf(key))
+			return err
+		},
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "flotilla-agent", agent.BuildVersion())
+			return err
+		},
+	}
+}
+
+func cluster(kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	config.UserAgent = "flotilla-agent/" + agent.BuildVersion()
+	config.QPS, config.Burst = 100, 200
+	return config, nil
+}
+
+func newLog(level string) (logr.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return logr.Logger{}, fmt.Errorf("--log-level %q: debug, info or error", level)
+	}
+	return logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}

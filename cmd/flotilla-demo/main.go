@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command flotilla-demo shows a fleet at work: four real Kubernetes control planes, four agents and a
+// git server on this machine, and releases that travel canary -> eu -> us.
+//
+//	flotilla-demo          runs the acts, then leaves everything running to play with; Ctrl-C ends it
+//	flotilla-demo --once   runs the acts, checks each outcome, prints a table; exit 1 if any differs
+//
+// It is started by make demo, which builds what it needs: devfleet (FLOTILLA_DEVFLEET) and, beside
+// its own binary, flotilla-agent and flotilla.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/cmd/internal/localfleet"
+	"github.com/flotilla-dev/flotilla/deploy"
+)
+
+func main() {
+	once := flag.Bool("once", false, "run the acts, check them, and end")
+	dir := flag.String("dir", "", "keep everything in this folder; left out: a temporary one, removed at the end")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, *once, *dir)
+	stop()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "flotilla-demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, once bool, dir string) error {
+	devfleet, agent, err := programs()
+	if err != nil {
+		return err
+	}
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "flotilla-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+	}
+	topology, err := deploy.Files.ReadFile("dev/four.txt")
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Printf("%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	fleet, err := localfleet.Start(ctx, localfleet.Config{
+		Dir: dir, Topology: string(topology), Devfleet: devfleet, Agent: agent, Name: "demo", Say: say,
+	})
+	if err != nil {
+		return err
+	}
+	defer fleet.Stop()
+	play := &play{fleet: fleet, say: say}
+	if err := play.open(ctx); err != nil {
+		return err
+	}
+	results := play.perform(ctx, acts)
+	printTable(os.Stdout, results)
+	if err := failure(results); err != nil || once || ctx.Err() != nil {
+		return err
+	}
+	invite(os.Stdout, fleet)
+	<-ctx.Done()
+	fmt.Println("\nending everything")
+	return nil
+}
+
+// programs that the demo starts: devfleet by environment, the agent beside this binary.
+func programs() (devfleet, agent string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", "", err
+	}
+	agent = filepath.Join(filepath.Dir(self), "flotilla-agent")
+	if _, err := os.Stat(agent); err != nil {
+		return "", "", fmt.Errorf("flotilla-agent is not beside %s: start this with make demo", self)
+	}
+	devfleet = os.Getenv("FLOTILLA_DEVFLEET")
+	if devfleet == "" {
+		return "", "", errors.New("FLOTILLA_DEVFLEET does not name the devfleet program: start this with make demo")
+	}
+	return devfleet, agent, nil
+}

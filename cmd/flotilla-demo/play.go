@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/localfleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
+	"github.com/flotilla-dev/flotilla/examples"
+)
+
+// web is the rollout of examples/staged.
+var web = fleet.RolloutName{Namespace: "shop", Name: "web"}
+
+// play is the fleet with what the acts do to it.
+type play struct {
+	fleet *localfleet.Fleet
+	say   func(string, ...any)
+}
+
+// open the curtain: tenants, the two repositories, the agents.
+func (p *play) open(ctx context.Context) error {
+	for _, m := range p.fleet.Members {
+		if err := m.Tenant(ctx, web.Namespace); err != nil {
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+	}
+	payload, err := read("staged/payload")
+	if err != nil {
+		return err
+	}
+	if _, err := p.fleet.Git.Commit(ctx, "web", "main", "web 1.0.0", payload); err != nil {
+		return err
+	}
+	rollout, err := examples.Files.ReadFile("staged/rollout.yaml")
+	if err != nil {
+		return err
+	}
+	files := p.fleet.MemberFiles()
+	files["rollouts/web.yaml"] = strings.ReplaceAll(string(rollout), "https://git.example.com/web", p.fleet.Git.URL("web"))
+	if _, err := p.fleet.Git.Commit(ctx, "fleet", "main", "Declare the fleet and the rollout web", files); err != nil {
+		return err
+	}
+	p.say("starting %d agents", len(p.fleet.Members))
+	return p.fleet.StartAgents(ctx)
+}
+
+// read the files of an example's folder, by path in it.
+func read(folder string) (map[string]string, error) {
+	files := map[string]string{}
+	err := fs.WalkDir(examples.Files, folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		body, err := fs.ReadFile(examples.Files, path)
+		files[strings.TrimPrefix(path, folder+"/")] = string(body)
+		return err
+	})
+	return files, err
+}
+
+// release commits another image of the payload.
+func (p *play) release(ctx context.Context, tag, message string) (commit string, at time.Time, err error) {
+	payload, err := read("staged/payload")
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	payload["base/web.yaml"] = strings.ReplaceAll(payload["base/web.yaml"], "web:1.0.0", "web:"+tag)
+	commit, err = p.fleet.Git.Commit(ctx, "web", "main", message, payload)
+	if err == nil {
+		p.say("commit %s %q", commit[:7], message)
+	}
+	return commit, time.Now(), err
+}
+
+// seen is the rollout as one member knows it.
+func (p *play) seen(ctx context.Context, from string) (readapi.Rollout, error) {
+	client, err := readapi.Find(ctx, p.fleet.Member(from).Config)
+	if err != nil {
+		return readapi.Rollout{}, err
+	}
+	return client.Rollout(ctx, web)
+}
+
+// stageTimes waits until the named stages have succeeded with the commit, and says how long each took since at.
+func (p *play) stageTimes(ctx context.Context, from, commit string, at time.Time, within time.Duration, stages ...string) (map[string]time.Duration, error) {
+	took := map[string]time.Duration{}
+	err := p.fleet.Await(ctx, "stages "+strings.Join(stages, ", "), within, func(ctx context.Context) (bool, string) {
+		r, err := p.seen(ctx, from)
+		if err != nil {
+			return false, err.Error()
+		}
+		if r.Revision.Commit() != commit {
+			return false, fmt.Sprintf("%s still knows %s", from, r.Revision.Short())
+		}
+		for _, s := range r.Stages {
+			if _, known := took[s.Name]; !known && s.Succeeded == s.Clusters {
+				took[s.Name] = time.Since(at)
+				p.say("  %s: %d of %d succeeded", s.Name, s.Succeeded, s.Clusters)
+			}
+		}
+		for _, name := range stages {
+			if _, known := took[name]; !known {
+				return false, stageSentences(r)
+			}
+		}
+		return true, ""
+	})
+	return took, err
+}
+
+func stageSentences(r readapi.Rollout) string {
+	var out []string
+	for _, s := range r.Stages {
+		out = append(out, fmt.Sprintf("%s %d/%d %s %s", s.Name, s.Succeeded, s.Clusters, s.Phase, s.Because))
+	}
+	return strings.Join(out, "; ")
+}
+
+// said finds when a member stated a milestone of the current plan.
+func said(r readapi.Rollout, member, kind string) (time.Time, bool) {
+	for _, m := range r.Members {
+		if string(m.Name) != member {
+			continue
+		}
+		for _, f := range m.Facts {
+			if f.Kind == kind {
+				return f.Time, true
+			}
+		}
+	}
+	return time.Time{}, false
+}
+
+// image that runs in a cluster, by its own API server.
+func (p *play) image(ctx context.Context, member string) (string, error) {
+	d, err := p.fleet.Member(member).Client.AppsV1().Deployments(web.Namespace).Get(ctx, web.Name, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	_, tag, _ := strings.Cut(d.Spec.Template.Spec.Containers[0].Image, "web:")
+	return tag, nil
+}
+
+// runs checks by the API servers which image each member has.
+func (p *play) runs(ctx context.Context, want map[string]string) error {
+	for member, tag := range want {
+		have, err := p.image(ctx, member)
+		if err != nil {
+			return fmt.Errorf("%s: %w", member, err)
+		}
+		if have != tag {
+			return fmt.Errorf("%s runs web:%s, not web:%s", member, have, tag)
+		}
+	}
+	return nil
+}

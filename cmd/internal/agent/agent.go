@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/delivery"
+	"github.com/flotilla-dev/flotilla/sequencer"
+	"github.com/flotilla-dev/flotilla/source"
+)
+
+// Agent takes rollouts through the pipeline, for one cluster. The demo, the simulator and the
+// controller differ only in what they put into the fields.
+type Agent struct {
+	Self fleet.Member
+	// Rollouts says what is asked.
+	Rollouts Rollouts
+	// Heads is the payload's newest revision, as far as it was looked at.
+	Heads     Heads
+	Renderer  Renderer
+	Deliverer delivery.Deliverer
+	Promises  Promises
+	Ledger    Ledger
+	// Clock gives both clocks.
+	Clock func() fleet.Moment
+	Log   logr.Logger
+}
+
+// Rollout is one rollout as it is asked for: the seal, and what is not sealed.
+type Rollout struct {
+	sequencer.Sealed
+	Settings Settings
+	Origin   v1alpha1.Origin
+	// Withdrawn: ended by its author; nothing of it is touched any more.
+	Withdrawn bool
+}
+
+// Settings of a rollout that make no release when they change (R1).
+type Settings struct {
+	Suspend          bool          `json:"suspend,omitempty"`
+	SourceInterval   time.Duration `json:"sourceInterval"`
+	SourceTimeout    time.Duration `json:"sourceTimeout"`
+	DeliveryInterval time.Duration `json:"deliveryInterval"`
+	RetryInterval    time.Duration `json:"retryInterval"`
+}
+
+// Rollouts says what is asked of this fleet: the newest seal of each rollout.
+type Rollouts interface {
+	// Rollout by name. An error says why there is a rollout that cannot be acted on; false that there is none.
+	Rollout(context.Context, fleet.RolloutName) (Rollout, bool, error)
+	// Gone says that the fleet repository positively has no such rollout (any more).
+	Gone(fleet.RolloutName) bool
+}
+
+// Heads looks at sources, each as often as it is due, however many rollouts it has.
+type Heads interface {
+	// Latest snapshot known, looking again if that is due. next is when it will be. With an error
+	// the snapshot, if any, is the last good one.
+	Latest(ctx context.Context, src v1alpha1.Source, s Settings) (snap source.Snapshot, next time.Duration, err error)
+	// At one revision.
+	At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error)
+	// Relation of two revisions.
+	Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error)
+}
+
+// Report of one turn: what the status, the endpoint and the demo show of it.
+type Report struct {
+	Rollout  Rollout
+	Plan     *sequencer.Plan
+	Decision sequencer.Decision
+	Promise  Promise
+	// Subject and Author of the accepted revision's commit.
+	Subject, Author string
+	// Outcome and Health of the delivery, where there was one.
+	Outcome delivery.Outcome
+	Health  delivery.Health
+	// Took says how long the steps took.
+	Took Took
+	// Trouble by condition type: what went wrong without ending the turn.
+	Trouble map[string]error
+	// Next is when to take the next turn if no news comes; 0 is the rollout's own interval.
+	Next time.Duration
+}
+
+// Took is the time of the steps of one turn that start something.
+type Took struct{ Fetch, Decide, Render, Apply time.Duration }
+
+// errTurnOver ends a turn early and is no failure: there is nothing to act on.
+var errTurnOver = errors.New("turn over")
+
+// Turn takes one rollout through the pipeline, once. Read it top to bottom: each step either adds to
+// the report and goes on, or ends the turn. It starts no goroutine and reads no clock but Clock.
+func (a *Agent) Turn(ctx context.Context, name fleet.RolloutName) (Report, error) {
+	t := &turn{Agent: a, name: name, now: a.Clock(), report: Report{Trouble: map[string]error{}}}
+	for _, step := range []func(context.Context) error{
+		t.recall,  // what this member has promised, from its own API
+		t.seal,    // what is asked, and of whom
+		t.fetch,   // the newest revision of the payload
+		t.accept,  // the highest release, written down before it is acted on
+		t.compile, // its stages and ranks
+		t.decide,  // may this member go now?
+		t.act,     // render, deliver and watch it; or heal what runs here
+		t.tell,    // one line for the others
+	} {
+		if err := step(ctx); err != nil {
+			t.report.Promise = t.promise
+			if errors.Is(err, errTurnOver) {
+				return t.report, nil
+			}
+			return t.report, fmt.Errorf("rollout %s: %w", name, err)
+		}
+	}
+	t.report.Promise = t.promise
+	return t.report, nil
+}
+
+// turn is the state of one Turn.
+type turn struct {
+	*Agent
+	name    fleet.RolloutName
+	now     fleet.Moment
+	promise Promise
+	// latest is the newest snapshot; its Files are nil where the source could not be read.
+	latest source.Snapshot
+	plan   *sequencer.Plan
+	report Report
+}
+
+// recall reads what was promised, and says again what the fleet's state has lost of it (R5).
+func (t *turn) recall(ctx context.Context) error {
+	promise, err := t.Promises.Load(ctx, t.name)
+	if err != nil {
+		return fmt.Errorf("read own promise: %w", err)
+	}
+	t.promise = promise
+	t.promise.Rollout = t.name
+	for _, b := range promise.Said {
+		record, err := fleet.DecodeRecord(b)
+		if err != nil {
+			return fmt.Errorf("own promise: %w", err)
+		}
+		fact, err := fleet.DecodeFact(&record)
+		if err != nil {
+			return fmt.Errorf("own promise: %w", err)
+		}
+		if _, held := t.Ledger.Fact(fact.Plan, t.Self.ID, fact.Kind); held {
+			continue
+		}
+		if err := t.Ledger.Commit(ctx, record); err != nil {
+			return fmt.Errorf("say again %s of plan %s: %w", fact.Kind, fact.Plan.Short(), err)
+		}
+	}
+	return nil
+}
+
+// seal finds what is asked. A rollout that is in no view is healed and else left alone (R12); one that
+// its home has ended is not touched any more.
+func (t *turn) seal(ctx context.Context) error {
+	rollout, ok, err := t.Rollouts.Rollout(ctx, t.name)
+	if err != nil {
+		t.trouble(v1alpha1.ConditionSealed, err)
+	}
+	ended := rollout.Withdrawn || !ok && t.promise.Author == fleet.AuthorGit && t.Rollouts.Gone(t.name)
+	switch {
+	case ok:
+		t.report.Rollout = rollout
+		if ended {
+			return errTurnOver
+		}
+		return nil
+	case !ended:
+		if err := t.heal(ctx); err != nil {
+			t.trouble(v1alpha1.ConditionApplied, err)
+		}
+	}
+	return errTurnOver
+}
+
+// fetch looks for a newer revision. A source that cannot be read stops nothing that runs.
+func (t *turn) fetch(ctx context.Context) error {
+	snap, next, err := t.Heads.Latest(ctx, t.report.Rollout.Spec.Source, t.report.Rollout.Settings)
+	if err != nil {
+		t.trouble(v1alpha1.ConditionSourceReady, err)
+	}
+	t.latest = snap
+	t.wake(next)
+	return nil
+}
+
+// accept takes the highest release and writes it down first: from then on nothing below it is
+// started here, whatever becomes of this process (R6).
+func (t *turn) accept(ctx context.Context) error {
+	rollout := t.report.Rollout
+	from := sourceKey(rollout.Spec.Source)
+	order, revision, err := t.revision(ctx, from)
+	if err != nil {
+		return err
+	}
+	if revision == "" {
+		return t.nothingYet(ctx)
+	}
+	candidate := sequencer.Release{Seal: rollout.Digest(), Term: rollout.Term, Number: rollout.Number, Revision: revision}
+	switch sequencer.Accept(t.promise.Accepted, candidate, order) {
+	case sequencer.Ignore:
+		t.trouble(v1alpha1.ConditionSealed, &fleet.Error{
+			Kind: fleet.Refused, Reason: v1alpha1.ReasonForeignAuthor,
+			Err: fmt.Errorf("a second seal %s of number %d, this member holds %s", candidate.Seal.Short(), candidate.Number, t.promise.Accepted.Seal.Short()),
+		})
+		return nil
+	case sequencer.Keep:
+		return nil
+	}
+	next := t.promise.clone()
+	next.Accepted, next.AcceptedFrom, next.Author = candidate, from, rollout.Author
+	next.keepSaid(candidate.Plan(), next.Progress.Plan)
+	if err := t.say(ctx, next, candidate.Plan(), string(revision), fleet.Accepted); err != nil {
+		return err
+	}
+	t.Log.Info("accepted a release", "rollout", t.name.String(), "revision", string(revision), "seal", candidate.Seal.Short(), "plan", candidate.Plan().Short())
+	return nil
+}
+
+// revision to accept with the seal, and its order to the accepted one.
+func (t *turn) revision(ctx context.Context, from string) (sequencer.RevisionOrder, fleet.Revision, error) {
+	latest, accepted := t.latest.Revision, t.promise.Accepted.Revision
+	switch {
+	case accepted == "" || t.promise.AcceptedFrom != from:
+		return sequencer.Newer, latest, nil // revisions of two sources do not compare: the newer seal says which one
+	case latest == "" || latest == accepted:
+		return sequencer.Equal, accepted, nil
+	}
+	relation, err := t.Heads.Relation(ctx, t.report.Rollout.Spec.Source, accepted, latest)
+	if err != nil {
+		t.trouble(v1alpha1.ConditionSourceReady, err)
+		return sequencer.Equal, accepted, nil
+	}
+	switch relation {
+	case source.Descends:
+		return sequencer.Newer, latest, nil
+	case source.Unrelated:
+		t.trouble(v1alpha1.ConditionSourceReady, &fleet.Error{
+			Kind: fleet.Refused, Reason: v1alpha1.ReasonNotDescending,
+			Err:  fmt.Errorf("the source moved from %s to %s, which does not descend from it (force-push?); the running release stays", accepted.Short(), latest.Short()),
+			Hint: "push a commit that descends from " + accepted.Short() + ", or name the commit to go to in spec.source.git.ref.commit",
+		})
+	}
+	return sequencer.Equal, accepted, nil
+}
+
+// nothingYet: no revision was ever seen. What runs here, from an earlier seal, is healed.
+func (t *turn) nothingYet(ctx context.Context) error {
+	if err := t.heal(ctx); err != nil {
+		t.trouble(v1alpha1.ConditionApplied, err)
+	}
+	if err := t.tell(ctx); err != nil {
+		return err
+	}
+	return errTurnOver
+}
+
+// compile the accepted release. The seal in view may be another than the accepted one for a moment
+// (it lies below it); then there is nothing to decide, and what runs is healed.
+func (t *turn) compile(ctx context.Context) error {
+	rollout := t.report.Rollout
+	if rollout.Digest() != t.promise.Accepted.Seal {
+		if err := t.heal(ctx); err != nil {
+			t.trouble(v1alpha1.ConditionApplied, err)
+		}
+		return errTurnOver
+	}
+	plan, err := sequencer.Compile(rollout.Sealed, t.promise.Accepted.Revision)
+	if err != nil {
+		t.trouble(v1alpha1.ConditionSealed, err)
+		if err := t.heal(ctx); err != nil {
+			t.trouble(v1alpha1.ConditionApplied, err)
+		}
+		return errTurnOver
+	}
+	t.plan, t.report.Plan = plan, plan
+	t.report.Subject, t.report.Author = t.latest.Subject, t.latest.Author
+	return nil
+}
+
+// decide asks the sequencer, and adds the one stop that is in no record: suspend, where the rollout is written.
+func (t *turn) decide(context.Context) error {
+	d := sequencer.Decide(t.plan, t.Ledger, t.Self.ID, t.now)
+	if d.Reason == sequencer.MayStart && t.report.Rollout.Settings.Suspend {
+		d.Verdict, d.Reason = sequencer.Hold, sequencer.Stopped
+		d.Stops = []fleet.Command{{Verb: fleet.Pause, Reason: "spec.suspend is true"}}
+	}
+	t.report.Decision = d
+	t.wake(d.Recheck)
+	return nil
+}
+
+func (t *turn) trouble(condition string, err error) {
+	if _, there := t.report.Trouble[condition]; !there {
+		t.report.Trouble[condition] = err
+	}
+}
+
+// wake asks for a turn no later than in d; 0 asks for none.
+func (t *turn) wake(d time.Duration) {
+	if d > 0 && (t.report.Next == 0 || d < t.report.Next) {
+		t.report.Next = d
+	}
+}
+
+func (t *turn) save(ctx context.Context, next Promise) error {
+	if err := t.Promises.Save(ctx, next); err != nil {
+		return fmt.Errorf("write own promise: %w", err)
+	}
+	t.promise = next
+	return nil
+}
+
+// sourceKey names what a revision belongs to.
+func sourceKey(s v1alpha1.Source) string {
+	if s.Git == nil {
+		return ""
+	}
+	if ref := s.Git.Ref; ref != nil && ref.Commit != "" {
+		return s.Git.URL + "#" + ref.Commit
+	}
+	branch := "main"
+	if s.Git.Ref != nil && s.Git.Ref.Branch != "" {
+		branch = s.Git.Ref.Branch
+	}
+	return s.Git.URL + "#" + branch
+}

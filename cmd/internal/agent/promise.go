@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/sequencer"
+)
+
+// Promise is what this member has bound itself to in one rollout. It lives in the cluster's own API
+// and is written, with a precondition, before anything that follows from it is done or said (R1, R5, R6).
+type Promise struct {
+	Rollout fleet.RolloutName `json:"rollout"`
+	// Accepted is the highest release ever accepted here; nothing below it is started (R6).
+	Accepted sequencer.Release `json:"accepted,omitzero"`
+	// AcceptedFrom is the source that Accepted's revision belongs to: revisions of two sources do not compare.
+	AcceptedFrom string `json:"acceptedFrom,omitempty"`
+	// Author of Accepted's seal.
+	Author string `json:"author,omitempty"`
+	// Progress on the release that was started last.
+	Progress sequencer.Progress `json:"progress,omitzero"`
+	// Installed is what was started last and has not failed, else the last good: what is healed (R11).
+	Installed *Installed `json:"installed,omitempty"`
+	// LastGood is the last release that succeeded here.
+	LastGood *Installed `json:"lastGood,omitempty"`
+	// Said are the exact records of the milestones of Progress.Plan and Accepted's plan, encoded. What is
+	// found here and not in the fleet's state is said again, to the byte (R5).
+	Said [][]byte `json:"said,omitempty"`
+	// Authored is the newest seal that this member wrote, where it is the rollout's home.
+	Authored *Authored `json:"authored,omitempty"`
+	// Stop is this member's own Pause in force.
+	Stop *OwnStop `json:"stop,omitempty"`
+}
+
+// Installed is a release that was started here, with all that is needed to apply it again without
+// its seal: the seal may be gone from every store by then.
+type Installed struct {
+	Release  sequencer.Release `json:"release"`
+	Source   v1alpha1.Source   `json:"source"`
+	Delivery v1alpha1.Delivery `json:"delivery"`
+	// Path with the member's variables filled in.
+	Path string `json:"path"`
+	// Manifest is the digest of what was rendered: other bytes are not the same release.
+	Manifest fleet.Digest `json:"manifest"`
+	// Pace of the member's attempts at it.
+	Pace sequencer.Pace `json:"pace"`
+}
+
+// Authored is the position and content of a seal of this member.
+type Authored struct {
+	Term    uint64       `json:"term"`
+	Number  uint64       `json:"number"`
+	Content fleet.Digest `json:"content"`
+	Record  []byte       `json:"record"`
+}
+
+// OwnStop is a stop of this member and the words it was given for.
+type OwnStop struct {
+	Reason string `json:"reason"`
+	Record []byte `json:"record"`
+}
+
+// ErrConflict says that another agent wrote the promise meanwhile: this one must stop acting on what it read.
+var ErrConflict = errors.New("the promise was changed by another agent")
+
+// Promises keeps promises, one per rollout.
+type Promises interface {
+	// Load the promise; the zero promise where none was made.
+	Load(context.Context, fleet.RolloutName) (Promise, error)
+	// Save it, if nobody else has since it was loaded; else ErrConflict. An unchanged promise is not written.
+	Save(context.Context, Promise) error
+	// All rollouts with a promise.
+	All(context.Context) ([]fleet.RolloutName, error)
+}
+
+// Ledger is the fleet's state as this member holds it.
+type Ledger interface {
+	sequencer.Facts
+	// Prepare signs a record with the next position; nobody has it yet.
+	Prepare(kind fleet.Kind, key string, body []byte) (fleet.Record, error)
+	// Status is the last word of a member on a rollout.
+	Status(fleet.MemberID, fleet.RolloutName) (fleet.Status, bool)
+	// Commit stores a record of this member durably and tells the fleet. A record that is there already is no error.
+	Commit(context.Context, fleet.Record) error
+}
+
+// clone so that a step works on its own copy: a promise that could not be saved is not kept.
+func (p Promise) clone() Promise {
+	p.Said = slices.Clone(p.Said)
+	return p
+}
+
+// keepSaid drops the records of plans that no longer matter here.
+func (p *Promise) keepSaid(plans ...fleet.Digest) {
+	p.Said = slices.DeleteFunc(p.Said, func(b []byte) bool {
+		r, err := fleet.DecodeRecord(b)
+		if err != nil {
+			return true
+		}
+		f, err := fleet.DecodeFact(&r)
+		return err != nil || !slices.Contains(plans, f.Plan)
+	})
+}
+
+// pace of one member's attempts, from the plan's stage and the rollout's delivery.
+func pace(stage *sequencer.Stage, d v1alpha1.Delivery, retryInterval time.Duration) sequencer.Pace {
+	retries := sequencer.DefaultRetries
+	if d.Retries != nil {
+		retries = int(*d.Retries)
+	}
+	return sequencer.Pace{
+		MinReadyTime: stage.MinReadyTime, Soak: stage.Soak, ProgressDeadline: stage.ProgressDeadline,
+		RetryInterval: retryInterval, Retries: retries,
+	}
+}

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/fleetrepo"
+	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
+	"github.com/flotilla-dev/flotilla/delivery"
+	"github.com/flotilla-dev/flotilla/delivery/kube"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
+	"github.com/flotilla-dev/flotilla/sequencer/mesh"
+	"github.com/flotilla-dev/flotilla/sequencer/store"
+	"github.com/flotilla-dev/flotilla/source/git"
+)
+
+// Meta keys of the store.
+const (
+	metaRoster     = "agent.roster"
+	metaRepository = "agent.repository"
+)
+
+// FleetID of a fleet's name: what every record of it bears.
+func FleetID(name string) fleet.Digest { return fleet.DigestOf("flotilla.dev/fleet", []byte(name)) }
+
+// Run one agent until ctx ends. It waits for the lease of its cluster first: two agents never act for one member.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	client, err := kubernetes.NewForConfig(cfg.Kube)
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	identity, err := diskIdentity(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	lease := lease{client: client, namespace: cfg.Namespace, identity: identity, log: cfg.Log}
+	return lease.hold(ctx, func(ctx context.Context) error {
+		r := &running{cfg: cfg, client: client}
+		return r.run(ctx)
+	})
+}
+
+// diskIdentity names the data folder: an agent that comes back to it takes its own lease at once.
+func diskIdentity(dir string) (string, error) {
+	file := filepath.Join(dir, "agent-id")
+	if b, err := os.ReadFile(file); err == nil && len(b) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	var id [8]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return "", err
+	}
+	text := hex.EncodeToString(id[:])
+	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	return text, nil
+}
+
+// running is one agent with its parts.
+type running struct {
+	cfg    Config
+	client kubernetes.Interface
+	key    ed25519.PrivateKey
+	id     fleet.MemberID
+	clock  func() fleet.Moment
+
+	store    *store.Store
+	node     *mesh.Node
+	ledger   *MeshLedger
+	homes    *Homes
+	heads    *PolledHeads
+	mirrors  *git.Mirrors
+	control  *Controller
+	notify   readapi.Notifier
+	roster   rosterNow
+	onRoster chan struct{} // closed once this member is on the roster
+	version  readapi.FleetMember
+}
+
+func (r *running) run(ctx context.Context) error {
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	defer r.store.Close() //nolint:errcheck // every write was synced
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.node.Run(ctx) })
+	group.Go(func() error { return r.control.Run(ctx) })
+	group.Go(func() error { return r.followRoster(ctx) })
+	group.Go(func() error { return r.whenOnRoster(ctx) })
+	return group.Wait()
+}
+
+// open everything that needs no goroutine.
+func (r *running) open(ctx context.Context) (err error) {
+	if r.key, err = MemberKey(ctx, r.client, r.cfg.Namespace); err != nil {
+		return err
+	}
+	r.id, r.clock, r.onRoster = IDOf(r.key), SystemClock(), make(chan struct{})
+	r.cfg.Log = r.cfg.Log.WithValues("id", string(r.id[len(r.id)-8:]))
+	if r.store, err = store.Open(filepath.Join(r.cfg.DataDir, "fleet.db")); err != nil {
+		return fmt.Errorf("fleet state: %w", err)
+	}
+	if opened := r.store.Opened(); opened.Recovered {
+		r.cfg.Log.Info("the fleet state on disk was damaged and begun anew; the others bring it back", "detail", opened.Detail)
+	}
+	if err := r.openMesh(); err != nil {
+		return errors.Join(err, r.store.Close())
+	}
+	r.mirrors = &git.Mirrors{Dir: filepath.Join(r.cfg.DataDir, "git")}
+	r.heads = &PolledHeads{Source: r.mirrors, Clock: r.clock, Seed: r.id}
+	r.homes = &Homes{Ledger: r.ledger, Blobs: r.node, NameOf: r.roster.nameOf}
+	if info, err := r.client.Discovery().ServerVersion(); err == nil {
+		r.version.KubernetesVersion = info.GitVersion
+	}
+	r.version.AgentVersion = BuildVersion()
+	return nil
+}
+
+func (r *running) openMesh() error {
+	stored, err := r.store.Meta(metaRoster)
+	if err != nil {
+		return err
+	}
+	members, err := decodeRoster(stored)
+	if err != nil {
+		r.cfg.Log.Error(err, "the stored roster is not used")
+	}
+	r.roster.set(NewRoster(members))
+	r.control = NewController()
+	config := mesh.LAN()
+	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
+	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
+	if r.node, err = mesh.New(config); err != nil {
+		return err
+	}
+	r.ledger = NewMeshLedger(r.node)
+	r.node.View(func(set *lattice.Set) {
+		r.ledger.Learn(slices.Collect(set.All())...)
+	})
+	return nil
+}
+
+// news from the fleet: index it, look at once where another member saw a newer head, and take turns.
+func (r *running) news(records []fleet.Record) {
+	touched := r.ledger.Learn(records...)
+	for i := range records {
+		if records[i].Writer == r.id {
+			continue
+		}
+		if status, err := fleet.DecodeStatus(&records[i]); err == nil && status.Accepted != "" {
+			if report, ok := r.control.report(status.Rollout); ok && report.Rollout.Spec.Source.Git != nil {
+				r.heads.Told(report.Rollout.Spec.Source, status.Accepted)
+			}
+		}
+	}
+	r.control.Wake(touched...)
+	r.notify.Notify()
+}
+
+// followRoster keeps the roster and what is declared up to date, from the repository or a folder.
+func (r *running) followRoster(ctx context.Context) error {
+	if len(r.roster.get().Members()) > 0 {
+		r.take(r.roster.get().Members())
+	}
+	if r.cfg.MembersDir != "" {
+		return r.followFolder(ctx)
+	}
+	repository := &Repository{
+		Source: r.mirrors, Heads: r.heads, Path: r.cfg.RepositoryPath, Interval: r.cfg.RepositoryInterval,
+		Git:       v1alpha1.GitSource{URL: r.cfg.RepositoryURL, Ref: &v1alpha1.GitRef{Branch: r.cfg.RepositoryBranch}},
+		OnContent: r.declared, Log: r.cfg.Log.WithName("repository"),
+	}
+	held, err := r.store.Meta(metaRepository)
+	if err != nil {
+		return err
+	}
+	return repository.Run(ctx, fleet.Revision(held))
+}
+
+func (r *running) declared(content RepositoryContent) {
+	r.homes.Declare(content)
+	r.take(content.Members)
+	if err := r.store.SetMeta(metaRepository, []byte(content.Revision)); err != nil {
+		r.cfg.Log.Error(err, "the repository's revision could not be stored; a restart begins with the newest one")
+	}
+	r.control.Wake(r.homes.Names()...)
+}
+
+func (r *running) followFolder(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		members, faults := fleetrepo.ReadMembers(os.DirFS(r.cfg.MembersDir))
+		if len(faults) > 0 {
+			r.cfg.Log.Error(faults[0], "the roster could not be read; the last good one stays", "folder", r.cfg.MembersDir)
+		} else {
+			r.take(members)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// take a roster, unless it is the one in force.
+func (r *running) take(members []fleet.Member) {
+	encoded, err := encodeRoster(members)
+	if err != nil {
+		r.cfg.Log.Error(err, "the roster could not be stored")
+		return
+	}
+	held, _ := r.store.Meta(metaRoster)
+	if string(held) != string(encoded) {
+		if err := r.store.SetMeta(metaRoster, encoded); err != nil {
+			r.cfg.Log.Error(err, "the roster could not be stored; a restart begins without it")
+		}
+		r.control.Wake(r.homes.Names()...)
+	}
+	roster := NewRoster(members)
+	r.roster.set(roster)
+	r.node.SetRoster(roster)
+	if _, ok := roster.Member(r.id); !ok {
+		r.cfg.Log.Info("this member is not on the roster: add a FleetMember with its peer ID", "peerID", string(r.id))
+		return
+	}
+	select {
+	case <-r.onRoster:
+	default:
+		close(r.onRoster)
+	}
+}
+
+// whenOnRoster runs what acts and answers for this member; a stranger does neither.
+func (r *running) whenOnRoster(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-r.onRoster:
+	}
+	self, _ := r.roster.get().Member(r.id)
+	log := r.cfg.Log.WithValues("member", string(self.Name))
+	ctrl.SetLogger(log)
+	mgr, err := r.manager()
+	if err != nil {
+		return fmt.Errorf("controller manager: %w", err)
+	}
+	cluster := &kube.Cluster{Config: r.cfg.Kube, Namespace: r.cfg.Namespace}
+	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) { r.control.Wake(name) }}
+	promises := &KubePromises{Client: r.client, Namespace: r.cfg.Namespace}
+	r.wire(self, mgr, cluster, watcher, promises, log)
+	if err := r.control.SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	names, err := promises.All(ctx)
+	if err != nil {
+		return fmt.Errorf("own promises: %w", err)
+	}
+	r.control.Wake(append(names, r.homes.Names()...)...)
+	members := &Members{
+		Client: mgr.GetClient(), Home: r.home(), Roster: r.roster.get, Self: r.node.Self, Peers: r.node.Peers, Log: log,
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return mgr.Start(ctx) })
+	group.Go(func() error { return watcher.Run(ctx) })
+	group.Go(func() error { return r.serve(ctx) })
+	group.Go(func() error {
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return nil
+		}
+		return members.Run(ctx)
+	})
+	return group.Wait()
+}
+
+func (r *running) manager() (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	mgr, err := ctrl.NewManager(r.cfg.Kube, ctrl.Options{
+		Scheme:                 scheme,
+		Metrics:                server.Options{BindAddress: r.cfg.MetricsAddr},
+		HealthProbeBindAddress: r.cfg.ProbeAddr, LivenessEndpointName: "/livez",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
+}
+
+// wire the pipeline: the one place where the stages meet their implementations.
+func (r *running) wire(self fleet.Member, mgr ctrl.Manager, cluster *kube.Cluster, watcher *kube.Watcher, promises Promises, log logger) {
+	c := r.control
+	c.Agent = &Agent{
+		Self: self, Rollouts: r.homes, Heads: r.heads, Renderer: &CachedRenderer{}, Deliverer: cluster,
+		Promises: promises, Ledger: r.ledger, Clock: r.clock, Log: log,
+	}
+	c.Home = &Home{
+		Self: r.id, Roster: func() []fleet.Member { return r.roster.get().Members() },
+		Promises: promises, Ledger: r.ledger, PutBlob: r.node.PutBlob, Clock: r.clock,
+	}
+	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = mgr.GetClient(), r.homes, r.ledger, r.heard, r.roster.nameOf
+	c.Changed = r.notify.Notify
+	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) {
+		inventory, err := cluster.Inventory(ctx, name)
+		if err != nil {
+			log.V(1).Info("drift is seen by interval only", "rollout", name.String(), "why", err.Error())
+			return
+		}
+		watcher.Watch(name, account, slices.Concat(inventory.Objects, []delivery.ObjectID{}))
+	}
+}
+
+func (r *running) heard() Heard {
+	h := Heard{Since: map[fleet.MemberID]time.Duration{}}
+	peers := r.node.Peers()
+	h.Alone = len(peers) > 0
+	for i := range peers {
+		if peers[i].Heard {
+			h.Since[peers[i].Member.ID] = peers[i].Silence
+		}
+		if heard(&peers[i]) || peers[i].Connected {
+			h.Alone = false
+		}
+	}
+	return h
+}
+
+func (r *running) home() string {
+	if r.cfg.RepositoryURL != "" {
+		return r.cfg.RepositoryURL
+	}
+	return "folder " + r.cfg.MembersDir
+}
+
+// serve the read endpoint, and publish where it is.
+func (r *running) serve(ctx context.Context) error {
+	host, _, err := net.SplitHostPort(r.cfg.ReadAddr)
+	if err != nil {
+		return fmt.Errorf("read endpoint: %w", err)
+	}
+	certificates, err := readapi.NewCertificates(time.Now(), host)
+	if err != nil {
+		return fmt.Errorf("read endpoint: %w", err)
+	}
+	self := r.node.Self().Member.Name
+	listener := &readapi.Listener{
+		Addr: r.cfg.ReadAddr, TLS: certificates.Config,
+		Server: &readapi.Server{
+			Rollouts: r.control, Members: r, Changes: &r.notify,
+			Auth:    &readapi.Delegated{Client: r.client},
+			Version: readapi.Version{API: readapi.APIVersion, Member: self, Agent: r.version.AgentVersion, Kubernetes: r.version.KubernetesVersion},
+			Log:     r.cfg.Log.WithName("read"),
+		},
+		Ready: func(addr net.Addr) {
+			if err := r.publishEndpoint(ctx, "https://"+addr.String(), certificates.CA); err != nil {
+				r.cfg.Log.Error(err, "where the read endpoint is could not be published; the CLI will not find it")
+			}
+		},
+	}
+	return listener.Run(ctx)
+}
+
+// Members is in readapi.Members.
+func (r *running) Members() []readapi.FleetMember {
+	return fleetMembers(r.node.Self(), r.node.Peers(), r.version)
+}
