@@ -3,6 +3,8 @@
 package sequencer
 
 import (
+	"bytes"
+	"slices"
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -71,8 +73,9 @@ type Decision struct {
 	Rank  int
 	// Gate is the stage that is waited for or that is sick.
 	Gate string
-	// Have of Need: what the gate or window counts. Of is the stage's size.
-	Have, Need, Of int
+	// Have of Need: what the gate or window counts. Of is the stage's size. Left of Have, for a gate, are
+	// members that left the plan: they fill it, but one at least must really have soaked.
+	Have, Need, Of, Left int
 	// Missing are the members that would help, by rank; Failed those of them that signed Failed.
 	Missing, Failed []fleet.Name
 	// Stops in force.
@@ -120,7 +123,8 @@ func (d *Decision) evidence(p *Plan, facts Facts, at Place) bool {
 	for i := range p.Stages[:at.Stage] {
 		if g := gate(p, &p.Stages[i], facts); !g.open {
 			d.Verdict, d.Reason, d.Gate = Wait, WaitsForStage, p.Stages[i].Name
-			d.Have, d.Need, d.Of, d.Missing, d.Failed = g.have, g.need, len(p.Stages[i].Members), g.missing, g.failed
+			d.Have, d.Need, d.Of, d.Left = g.have, g.need, len(p.Stages[i].Members), g.left
+			d.Missing, d.Failed = g.missing, g.failed
 			return false
 		}
 	}
@@ -159,8 +163,8 @@ func has(facts Facts, plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) boo
 	return ok
 }
 
-// Stops in force among the commands: those that no go names. Order does not matter, and a stop that
-// a go's author had not seen stays (R7).
+// Stops in force among the commands: those that no go names. A stop that a go's author had not seen
+// stays (R7). Sorted by ID, so that the order in which commands arrived shows nowhere (I17).
 func Stops(commands []fleet.Command) []fleet.Command {
 	lifted := lifts(commands)
 	var out []fleet.Command
@@ -169,6 +173,7 @@ func Stops(commands []fleet.Command) []fleet.Command {
 			out = append(out, c)
 		}
 	}
+	slices.SortFunc(out, func(a, b fleet.Command) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return out
 }
 

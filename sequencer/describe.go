@@ -19,7 +19,7 @@ func (d Decision) Because() string {
 	case HasStarted:
 		return fmt.Sprintf("%s: started (rank %d of %d)", d.Stage, d.Rank+1, d.Of)
 	case WaitsForStage:
-		return fmt.Sprintf("%s: waits for stage %s (%d of %d soaked, %d needed)%s", d.Stage, d.Gate, d.Have, d.Of, d.Need, d.lacking())
+		return fmt.Sprintf("%s: waits for stage %s (%s)%s", d.Stage, d.Gate, d.gateCount(), d.lacking())
 	case WaitsForSlot:
 		return fmt.Sprintf("%s: waits for a slot (%d of %d successes below rank %d)%s", d.Stage, d.Have, d.Need, d.Rank+1, d.lacking())
 	case Stopped:
@@ -36,6 +36,18 @@ func (d Decision) Because() string {
 		return "the rollout is not for this member"
 	}
 	return "unknown reason"
+}
+
+// gateCount says what a closed gate counts, and what it wants.
+func (d Decision) gateCount() string {
+	s := fmt.Sprintf("%d of %d soaked", d.Have-d.Left, d.Of)
+	if d.Left > 0 {
+		s += fmt.Sprintf(", %d left the plan", d.Left)
+	}
+	if d.Have >= d.Need {
+		return s + "; nobody has really succeeded yet, and one must"
+	}
+	return s + fmt.Sprintf(", %d needed", d.Need)
 }
 
 func (d Decision) lacking() string {

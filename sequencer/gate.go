@@ -4,11 +4,11 @@ package sequencer
 
 import "github.com/flotilla-dev/flotilla/api/fleet"
 
-// count is the state of a gate or a window: have of need, and who is missing.
+// count is the state of a gate or a window: have of need, how many of have left, and who is missing.
 type count struct {
-	open            bool
-	have, need      int
-	missing, failed []fleet.Name
+	open             bool
+	have, need, left int
+	missing, failed  []fleet.Name
 }
 
 func (c *count) lacks(p *Plan, m *fleet.Member, facts Facts) {
@@ -23,22 +23,20 @@ func (c *count) lacks(p *Plan, m *fleet.Member, facts Facts) {
 // already pays for it. Sets are counted; nothing is subtracted from a need.
 func gate(p *Plan, s *Stage, facts Facts) count {
 	c := count{need: len(s.Members) - s.Tolerance}
-	real := 0
 	for i := range s.Members {
 		m := &s.Members[i]
-		soaked := has(facts, p.Digest, m.ID, fleet.Soaked)
 		switch {
-		case soaked:
-			real++
+		case has(facts, p.Digest, m.ID, fleet.Soaked):
 			c.have++
 		case has(facts, p.Digest, m.ID, fleet.Yielded):
 			c.have++
+			c.left++
 		default:
 			c.lacks(p, m, facts)
 		}
 	}
 	c.need = max(c.need, MinSuccess)
-	c.open = c.have >= c.need && real >= MinSuccess
+	c.open = c.have >= c.need && c.have-c.left >= MinSuccess
 	return c
 }
 

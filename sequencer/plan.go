@@ -5,7 +5,9 @@ package sequencer
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +31,12 @@ const (
 	AllStage = "all"
 	// CanaryLabel is what the automatic stages look for.
 	CanaryLabel, CanaryValue = "ring", "canary"
+
+	maxStages           = 32
+	minProgressDeadline = 10 * time.Second
 )
+
+var stageName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 var (
 	defaultMaxConcurrency = intstr.FromString("25%")
@@ -125,26 +132,16 @@ func (c *compiler) stages(s *v1alpha1.Strategy) error {
 	if s == nil {
 		s = &v1alpha1.Strategy{}
 	}
-	switch s.Type {
-	case "", "Staged":
-	case "AllAtOnce":
-		if len(s.Stages) > 0 {
-			return c.refuse("spec.strategy.stages", "only with type: Staged; AllAtOnce has no stages")
-		}
-		if s.MaxConcurrency != nil {
-			return c.refuse("spec.strategy.maxConcurrency", "AllAtOnce starts every cluster at once; for a limit use type: Staged with one stage")
-		}
+	if err := c.check(s); err != nil {
+		return err
+	}
+	if s.Type == "AllAtOnce" {
 		whole := intstr.FromString("100%")
 		return c.add(v1alpha1.Stage{Name: AllStage, Pacing: v1alpha1.Pacing{MaxConcurrency: &whole}}, s.Pacing, "spec.strategy")
-	default:
-		return c.refuse("spec.strategy.type", fmt.Sprintf("%q is not Staged or AllAtOnce", s.Type))
 	}
 	stages, automatic := s.Stages, len(s.Stages) == 0
 	if automatic {
 		stages = c.automatic(s.Soak)
-	}
-	if err := c.checkNames(stages); err != nil {
-		return err
 	}
 	for i, stage := range stages {
 		field := fmt.Sprintf("spec.strategy.stages[%d]", i)
@@ -181,21 +178,69 @@ func (c *compiler) automatic(soak *v1alpha1.Duration) []v1alpha1.Stage {
 	}
 }
 
-func (c *compiler) checkNames(stages []v1alpha1.Stage) error {
+// check refuses what is wrong in the strategy as it is written, whoever its targets are.
+func (c *compiler) check(s *v1alpha1.Strategy) error {
+	switch s.Type {
+	case "", "Staged":
+	case "AllAtOnce":
+		if len(s.Stages) > 0 {
+			return c.refuse("spec.strategy.stages", "only with type: Staged; AllAtOnce has no stages")
+		}
+		if s.MaxConcurrency != nil {
+			return c.refuse("spec.strategy.maxConcurrency", "AllAtOnce starts every cluster at once; for a limit use type: Staged with one stage")
+		}
+	default:
+		return c.refuse("spec.strategy.type", fmt.Sprintf("%q is not Staged or AllAtOnce", s.Type))
+	}
+	if len(s.Stages) > maxStages {
+		return c.refuse("spec.strategy.stages", fmt.Sprintf("%d stages; at most %d", len(s.Stages), maxStages))
+	}
+	if err := c.checkPacing(s.Pacing, "spec.strategy"); err != nil {
+		return err
+	}
 	seen := map[string]bool{}
-	for i, s := range stages {
+	for i, stage := range s.Stages {
 		field := fmt.Sprintf("spec.strategy.stages[%d]", i)
-		switch {
-		case s.Name == "":
-			return c.refuse(field+".name", "a stage needs a name")
-		case seen[s.Name]:
-			return c.refuse(field, fmt.Sprintf("a second stage named %q", s.Name))
-		case s.Name == RestStage && !takesAll(s):
-			return c.refuse(field, "'rest' is the stage for what no other takes; it has no selector")
-		case takesAll(s) && i != len(stages)-1:
+		if seen[stage.Name] {
+			return c.refuse(field, fmt.Sprintf("a second stage named %q", stage.Name))
+		}
+		seen[stage.Name] = true
+		if takesAll(stage) && i != len(s.Stages)-1 {
 			return c.refuse("spec.strategy.stages", "only the last stage may leave out matchLabels, matchExpressions, names and size (it takes all that is left)")
 		}
-		seen[s.Name] = true
+		if err := c.checkStage(stage, field); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *compiler) checkStage(s v1alpha1.Stage, field string) error {
+	switch {
+	case !stageName.MatchString(s.Name):
+		return c.refuse(field+".name", fmt.Sprintf("%q: a stage needs a name: small letters, digits and '-', at most 63", s.Name))
+	case s.Name == RestStage && !takesAll(s):
+		return c.refuse(field, "'rest' is the stage for what no other takes; it has no selector")
+	case len(s.Names) > 0 && (len(s.MatchLabels) > 0 || len(s.MatchExpressions) > 0):
+		return c.refuse(field, "names and labels cannot be combined: give names, or matchLabels/matchExpressions (to narrow by both, label the members)")
+	case !within(s.Size, 1, 100):
+		return c.refuse(field+".size", s.Size.String()+": a number of at least 1, or 1% to 100%")
+	}
+	return c.checkPacing(s.Pacing, field)
+}
+
+func (c *compiler) checkPacing(p v1alpha1.Pacing, field string) error {
+	switch {
+	case !within(p.MaxConcurrency, 1, 100):
+		return c.refuse(field+".maxConcurrency", p.MaxConcurrency.String()+": a number of at least 1, or 1% to 100%; to stop a rollout use suspend or 'flotilla pause'")
+	case !within(p.MaxUnavailable, 0, 99):
+		return c.refuse(field+".maxUnavailable", p.MaxUnavailable.String()+": a number, or 0% to 99%; 100% would let every cluster fail")
+	case p.MinReadyTime.Or(0) < 0:
+		return c.refuse(field+".minReadyTime", "cannot be negative")
+	case p.Soak.Or(0) < 0:
+		return c.refuse(field+".soak", "cannot be negative")
+	case p.ProgressDeadline.Or(minProgressDeadline) < minProgressDeadline:
+		return c.refuse(field+".progressDeadline", "at least 10s")
 	}
 	return nil
 }
@@ -206,31 +251,13 @@ func (c *compiler) add(s v1alpha1.Stage, defaults v1alpha1.Pacing, field string)
 	if err != nil || len(members) == 0 {
 		return err
 	}
-	concurrency, err := c.scaled(or(s.MaxConcurrency, defaults.MaxConcurrency, &defaultMaxConcurrency), len(members), true, field+".maxConcurrency")
-	if err != nil {
-		return err
-	}
-	if concurrency < 1 {
-		return c.refuse(field+".maxConcurrency", "a number of at least 1, or 1% to 100%; to stop a rollout use suspend or 'flotilla pause'")
-	}
-	tolerance, err := c.scaled(or(s.MaxUnavailable, defaults.MaxUnavailable, &defaultMaxUnavailable), len(members), false, field+".maxUnavailable")
-	if err != nil {
-		return err
-	}
-	if u := or(s.MaxUnavailable, defaults.MaxUnavailable); tolerance < 0 || u != nil && u.Type == intstr.String && strings.TrimSpace(u.StrVal) == "100%" {
-		return c.refuse(field+".maxUnavailable", "a number, or 0% to 99%; 100% would let every cluster fail")
-	}
+	concurrency := scaled(or(s.MaxConcurrency, defaults.MaxConcurrency, &defaultMaxConcurrency), len(members), true)
+	tolerance := scaled(or(s.MaxUnavailable, defaults.MaxUnavailable, &defaultMaxUnavailable), len(members), false)
 	stage := Stage{
 		Name: s.Name, Members: members, MaxConcurrency: min(concurrency, len(members)), Tolerance: tolerance,
 		MinReadyTime:     or(s.MinReadyTime, defaults.MinReadyTime).Or(DefaultMinReadyTime),
 		Soak:             or(s.Soak, defaults.Soak).Or(0),
 		ProgressDeadline: or(s.ProgressDeadline, defaults.ProgressDeadline).Or(DefaultProgressDeadline),
-	}
-	if stage.ProgressDeadline < 10*time.Second {
-		return c.refuse(field+".progressDeadline", "at least 10s")
-	}
-	if stage.MinReadyTime < 0 || stage.Soak < 0 {
-		return c.refuse(field, "minReadyTime and soak cannot be negative")
 	}
 	if stage.Tolerance > 0 && stage.Tolerance >= stage.MaxConcurrency && len(members) > stage.MaxConcurrency {
 		c.warn("%s.maxUnavailable: %d is not below maxConcurrency %d: failed clusters keep their places until they give up", field, stage.Tolerance, stage.MaxConcurrency)
@@ -247,20 +274,9 @@ func (c *compiler) take(s v1alpha1.Stage, field string) ([]fleet.Member, error) 
 	}
 	most := len(c.left)
 	if s.Size != nil {
-		if most, err = c.scaled(s.Size, c.total, true, field+".size"); err != nil {
-			return nil, err
-		}
-		if most < 1 {
-			return nil, c.refuse(field+".size", "a number of at least 1, or 1% to 100%")
-		}
+		most = scaled(s.Size, c.total, true)
 	}
-	for _, earlier := range c.plan.Stages {
-		for _, m := range earlier.Members {
-			if !s.IsEmpty() && match(string(m.Name), m.Labels) {
-				c.warn("%s (%s): %s also matches %s and stays there (the first stage that takes it)", field, s.Name, m.Name, earlier.Name)
-			}
-		}
-	}
+	c.warnOfTaken(s, match, field)
 	var taken, left []fleet.Member
 	for _, m := range c.left {
 		if len(taken) < most && match(string(m.Name), m.Labels) {
@@ -273,14 +289,59 @@ func (c *compiler) take(s v1alpha1.Stage, field string) ([]fleet.Member, error) 
 	return taken, nil
 }
 
-// scaled is a number, or a percent of total: rounded up for what must be at least something, down
-// for what must not be exceeded.
-func (c *compiler) scaled(v *intstr.IntOrString, total int, up bool, field string) (int, error) {
-	n, err := intstr.GetScaledValueFromIntOrPercent(v, total, up)
-	if err != nil {
-		return 0, c.refuse(field, fmt.Sprintf("%q is not a number or a percent", v.String()))
+// warnOfTaken names the members that the selector matches too late: an earlier stage has them.
+func (c *compiler) warnOfTaken(s v1alpha1.Stage, match func(string, map[string]string) bool, field string) {
+	if s.IsEmpty() {
+		return
 	}
-	return n, nil
+	for _, earlier := range c.plan.Stages {
+		var taken []fleet.Member
+		for _, m := range earlier.Members {
+			if match(string(m.Name), m.Labels) {
+				taken = append(taken, m)
+			}
+		}
+		switch len(taken) {
+		case 0:
+		case 1:
+			c.warn("%s (%s): %s also matches %s and stays there (the first stage that takes it)", field, s.Name, taken[0].Name, earlier.Name)
+		default:
+			c.warn("%s (%s): %d members also match %s and stay there (the first stage that takes them): %s", field, s.Name, len(taken), earlier.Name, names(taken, 5))
+		}
+	}
+}
+
+// within says whether v is left out, a number of at least least, or a percent from least to most:
+// what the CRD's patterns accept.
+func within(v *intstr.IntOrString, least, most int) bool {
+	if v == nil {
+		return true
+	}
+	if v.Type == intstr.Int {
+		return v.IntValue() >= least
+	}
+	n, ok := percent(v.StrVal)
+	return ok && n >= least && n <= most
+}
+
+// percent reads "25%", in that spelling only.
+func percent(s string) (int, bool) {
+	digits, ok := strings.CutSuffix(s, "%")
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil && strconv.Itoa(n) == digits
+}
+
+// scaled is a number that within accepted, or that percent of total: rounded up for what must be at
+// least something, down for what must not be exceeded.
+func scaled(v *intstr.IntOrString, total int, up bool) int {
+	if v.Type == intstr.Int {
+		return v.IntValue()
+	}
+	n, _ := percent(v.StrVal)
+	if up {
+		return (n*total + 99) / 100
+	}
+	return n * total / 100
 }
 
 func (c *compiler) refuse(field, sentence string) error {

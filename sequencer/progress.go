@@ -22,7 +22,7 @@ const (
 
 // Progress is what a member remembers of its own work on one plan. Kept in its cluster's API, so that
 // it survives a restart of the agent (R4). All times are elapsed time within Boot; after a reboot the
-// clocks in it begin again, which can only delay a success.
+// clocks in it begin again, which can only delay a success; a retry that was waited for is due at once.
 type Progress struct {
 	Plan     fleet.Digest  `json:"plan"`
 	Phase    Phase         `json:"phase"`
@@ -56,21 +56,31 @@ type Observation struct {
 	Hopeless bool
 }
 
-// Begin an attempt at the plan. The first one is what Started states.
+// Begin an attempt at the plan. The first one is what Started states. Another one follows a failure
+// and nothing else: an attempt under way goes on, a success stays, and who gave up never tries again (R5).
 func (p Progress) Begin(plan fleet.Digest, now fleet.Moment) Progress {
 	if p.Plan != plan {
 		p = Progress{Plan: plan}
 	}
+	if p.Phase != "" && p.Phase != Retrying {
+		return p
+	}
 	return Progress{Plan: plan, Phase: Working, Attempts: p.Attempts + 1, Boot: now.Boot, Begun: now.Elapsed}
 }
 
-// CarryOver is the progress of a member that already runs the same payload and is healthy (R1).
+// CarryOver is the progress of a member that already runs the same payload and is healthy (R1): it
+// states Succeeded at once. Not for a plan that it has started, yielded or given up: those stay as they are.
 func CarryOver(plan fleet.Digest, now fleet.Moment) Progress {
 	return Progress{Plan: plan, Phase: Ready, Boot: now.Boot, Begun: now.Elapsed, HealthySince: &now.Elapsed}
 }
 
-// Fail ends the attempt: another one follows after the pause, unless none is left.
+// Fail ends the attempt: another one follows after the pause, unless none is left. Without an attempt
+// under way it changes nothing: a success is never taken back (R4).
 func (p Progress) Fail(pace Pace, now fleet.Moment) (Progress, []fleet.FactKind) {
+	if p.Phase != Working {
+		return p, nil
+	}
+	p = p.sinceBoot(now)
 	p.Phase, p.HealthySince, p.SickSince = Retrying, nil, nil
 	said := []fleet.FactKind{fleet.Failed}
 	if p.Attempts > pace.Retries {
@@ -106,6 +116,9 @@ func (p Progress) Observe(o Observation, pace Pace, now fleet.Moment) (Progress,
 		return p.soaking(pace, now)
 	case Settled:
 		return p.watching(pace, now)
+	case Retrying:
+		_, wait := p.MayRetry(now)
+		return p, nil, wait
 	}
 	return p, nil, 0
 }

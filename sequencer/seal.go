@@ -5,7 +5,9 @@ package sequencer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -32,7 +34,8 @@ type Position struct {
 	Term, Number uint64
 }
 
-// Seal fixes a rollout for its targets. The same spec, targets and position give the same digest.
+// Seal fixes a rollout for its targets. The same spec, targets and position give the same digest, in
+// whatever order the targets come. Two targets of one name or key are refused: nobody could open the seal.
 func Seal(name fleet.RolloutName, at Position, spec v1alpha1.FleetRolloutSpec, targets []fleet.Member) (Sealed, error) {
 	s := Sealed{
 		Seal: fleet.Seal{
@@ -42,7 +45,16 @@ func Seal(name fleet.RolloutName, at Position, spec v1alpha1.FleetRolloutSpec, t
 		Spec:    sealedPart(spec),
 		Targets: slices.Clone(targets),
 	}
-	slices.SortFunc(s.Targets, func(a, b fleet.Member) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	for i := range s.Targets {
+		s.Targets[i].Addresses = nil // not sealed: the author's plan is the one that everybody opens
+	}
+	slices.SortFunc(s.Targets, byName)
+	if m := duplicate(s.Targets); m != nil {
+		return Sealed{}, &fleet.Error{
+			Kind: fleet.Terminal, Reason: v1alpha1.ReasonInvalid,
+			Err: fmt.Errorf("seal %s: spec.targets: the name or key of %s is there twice; correct the roster", name, m.Name),
+		}
+	}
 	specBody, membersBody, err := s.Bodies()
 	if err != nil {
 		return Sealed{}, fmt.Errorf("seal %s: %w", name, err)
@@ -88,8 +100,7 @@ func Open(seal fleet.Seal, spec, members []byte) (Sealed, error) {
 	if err := strict(members, &s.Targets); err != nil {
 		return Sealed{}, sealError(seal, "members: %v; a newer agent wrote it: upgrade this one", err)
 	}
-	sorted := slices.IsSortedFunc(s.Targets, func(a, b fleet.Member) int { return strings.Compare(string(a.Name), string(b.Name)) })
-	if !sorted || hasDuplicates(s.Targets) {
+	if !slices.IsSortedFunc(s.Targets, byName) || duplicate(s.Targets) != nil {
 		return Sealed{}, sealError(seal, "its members are not sorted, or one is there twice")
 	}
 	return s, nil
@@ -101,21 +112,25 @@ func strict(b []byte, into any) error {
 	if err := d.Decode(into); err != nil {
 		return err
 	}
-	if d.More() {
-		return fmt.Errorf("something follows the document")
+	if _, err := d.Token(); !errors.Is(err, io.EOF) { // not More: it takes a stray bracket for the end
+		return errors.New("something follows the document")
 	}
 	return nil
 }
 
-func hasDuplicates(sorted []fleet.Member) bool {
+func byName(a, b fleet.Member) int { return strings.Compare(string(a.Name), string(b.Name)) }
+
+// duplicate is the first member whose name or key another one before it has, or nil.
+func duplicate(sorted []fleet.Member) *fleet.Member {
 	ids := make(map[fleet.MemberID]bool, len(sorted))
-	for i, m := range sorted {
+	for i := range sorted {
+		m := &sorted[i]
 		if ids[m.ID] || i > 0 && sorted[i-1].Name == m.Name {
-			return true
+			return m
 		}
 		ids[m.ID] = true
 	}
-	return false
+	return nil
 }
 
 func sealError(seal fleet.Seal, format string, args ...any) error {

@@ -10,25 +10,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/go-git/go-git/v5"
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/object"
 )
 
-// Server of bare repositories.
+// maxPush bounds what one request may bring.
+const maxPush = 1 << 30
+
+// Server of bare repositories. Whoever is on this machine may read and push; nobody else reaches it.
 type Server struct {
 	dir      string
 	listener net.Listener
@@ -39,7 +39,8 @@ type Server struct {
 	now func() time.Time
 }
 
-// New server of the repositories in dir. Its address is taken at once; it answers once Run runs.
+// New server of the repositories in dir. Its address is taken at once; it answers once Run runs. It
+// fails where git is not installed.
 func New(dir string) (*Server, error) {
 	program, err := exec.LookPath("git")
 	if err != nil {
@@ -59,7 +60,9 @@ func New(dir string) (*Server, error) {
 		dir: dir, listener: listener, now: time.Now,
 		backend: &cgi.Handler{
 			Path: program, Args: []string{"http-backend"}, Dir: dir,
-			Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + dir},
+			// Neither the machine's nor the user's git configuration changes what it serves.
+			Env:    []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + dir, "XDG_CONFIG_HOME=" + dir},
+			Stderr: io.Discard, Logger: log.New(io.Discard, "", 0),
 		},
 	}, nil
 }
@@ -75,10 +78,55 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// ServeHTTP counts and passes on.
+// ServeHTTP counts a request and passes it on to git.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !local(r.Host) {
+		http.Error(w, "this server is called by its address on loopback only", http.StatusForbidden)
+		return
+	}
 	s.requests.Add(1)
+	spooled, err := s.spool(w, r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if spooled != nil {
+		defer os.Remove(spooled.Name()) //nolint:errcheck // in a folder that goes with the server's
+		defer spooled.Close()           //nolint:errcheck // it was read
+	}
 	s.backend.ServeHTTP(w, r)
+}
+
+// local says whether a request was meant for loopback: a page in a browser that lets its own name point
+// here must not push.
+func local(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return name == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// spool writes a body of unknown length to a file first: git sends large pushes in chunks, which CGI
+// does not know.
+func (s *Server) spool(w http.ResponseWriter, r *http.Request) (*os.File, error) {
+	if r.ContentLength >= 0 {
+		return nil, nil
+	}
+	f, err := os.CreateTemp(s.dir, "push-*")
+	if err != nil {
+		return nil, err
+	}
+	n, err := io.Copy(f, http.MaxBytesReader(w, r.Body, maxPush))
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	r.Body, r.ContentLength, r.TransferEncoding = f, n, nil
+	return f, nil
 }
 
 // Requests so far.
@@ -87,145 +135,4 @@ func (s *Server) Requests() int64 { return s.requests.Load() }
 // URL of a repository.
 func (s *Server) URL(repository string) string {
 	return fmt.Sprintf("http://%s/%s.git", s.listener.Addr(), repository)
-}
-
-var repositoryName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
-
-// Create a repository with no commit. One that is there already is left as it is.
-func (s *Server) Create(repository string) error {
-	_, err := s.open(repository)
-	return err
-}
-
-func (s *Server) open(repository string) (*git.Repository, error) {
-	if !repositoryName.MatchString(repository) {
-		return nil, fmt.Errorf("repository name %q", repository)
-	}
-	path := filepath.Join(s.dir, repository+".git")
-	repo, err := git.PlainOpen(path)
-	if !errors.Is(err, git.ErrRepositoryNotExists) {
-		return repo, err
-	}
-	if repo, err = git.PlainInit(path, true); err != nil {
-		return nil, err
-	}
-	config, err := repo.Config()
-	if err != nil {
-		return nil, err
-	}
-	config.Init.DefaultBranch = "main"
-	config.Raw.Section("http").SetOption("receivepack", "true") // anyone on this machine may push
-	config.Raw.Section("uploadpack").SetOption("allowReachableSHA1InWant", "true")
-	if err := repo.SetConfig(config); err != nil {
-		return nil, err
-	}
-	return repo, repo.Storer.SetReference(plumbing.NewSymbolicReference(plumbing.HEAD, "refs/heads/main"))
-}
-
-// Head commit of a branch.
-func (s *Server) Head(_ context.Context, repository, branch string) (string, error) {
-	repo, err := s.open(repository)
-	if err != nil {
-		return "", err
-	}
-	ref, err := repo.Reference(plumbing.NewBranchReferenceName(branch), true)
-	if err != nil {
-		return "", fmt.Errorf("%s: branch %s: %w", repository, branch, err)
-	}
-	return ref.Hash().String(), nil
-}
-
-// Commit a tree of exactly these files on a branch; the repository is made where it is not.
-func (s *Server) Commit(_ context.Context, repository, branch, message string, files map[string]string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	repo, err := s.open(repository)
-	if err != nil {
-		return "", err
-	}
-	var parents []plumbing.Hash
-	name := plumbing.NewBranchReferenceName(branch)
-	if ref, err := repo.Reference(name, true); err == nil {
-		parents = append(parents, ref.Hash())
-	}
-	hash, err := s.commit(repo, message, files, parents)
-	if err != nil {
-		return "", fmt.Errorf("commit to %s: %w", repository, err)
-	}
-	return hash.String(), repo.Storer.SetReference(plumbing.NewHashReference(name, hash))
-}
-
-// Reset a branch to a commit, as a force-push does.
-func (s *Server) Reset(_ context.Context, repository, branch, commit string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	repo, err := s.open(repository)
-	if err != nil {
-		return err
-	}
-	return repo.Storer.SetReference(plumbing.NewHashReference(plumbing.NewBranchReferenceName(branch), plumbing.NewHash(commit)))
-}
-
-func (s *Server) commit(repo *git.Repository, message string, files map[string]string, parents []plumbing.Hash) (plumbing.Hash, error) {
-	tree, err := writeTree(repo, files)
-	if err != nil {
-		return plumbing.ZeroHash, err
-	}
-	who := object.Signature{Name: "Ada", Email: "ada@example.com", When: s.now()}
-	encoded := repo.Storer.NewEncodedObject()
-	commit := object.Commit{Author: who, Committer: who, Message: message + "\n", TreeHash: tree, ParentHashes: parents}
-	if err := commit.Encode(encoded); err != nil {
-		return plumbing.ZeroHash, err
-	}
-	return repo.Storer.SetEncodedObject(encoded)
-}
-
-// writeTree of files by path, folders and all.
-func writeTree(repo *git.Repository, files map[string]string) (plumbing.Hash, error) {
-	var tree object.Tree
-	folders := map[string]map[string]string{}
-	for path, body := range files {
-		folder, rest, nested := strings.Cut(path, "/")
-		if nested {
-			if folders[folder] == nil {
-				folders[folder] = map[string]string{}
-			}
-			folders[folder][rest] = body
-			continue
-		}
-		hash, err := writeBlob(repo, body)
-		if err != nil {
-			return plumbing.ZeroHash, err
-		}
-		tree.Entries = append(tree.Entries, object.TreeEntry{Name: path, Mode: filemode.Regular, Hash: hash})
-	}
-	for folder, inside := range folders {
-		hash, err := writeTree(repo, inside)
-		if err != nil {
-			return plumbing.ZeroHash, err
-		}
-		tree.Entries = append(tree.Entries, object.TreeEntry{Name: folder, Mode: filemode.Dir, Hash: hash})
-	}
-	sortEntries(tree.Entries)
-	encoded := repo.Storer.NewEncodedObject()
-	if err := tree.Encode(encoded); err != nil {
-		return plumbing.ZeroHash, err
-	}
-	return repo.Storer.SetEncodedObject(encoded)
-}
-
-func writeBlob(repo *git.Repository, body string) (plumbing.Hash, error) {
-	encoded := repo.Storer.NewEncodedObject()
-	encoded.SetType(plumbing.BlobObject)
-	w, err := encoded.Writer()
-	if err != nil {
-		return plumbing.ZeroHash, err
-	}
-	if _, err := w.Write([]byte(body)); err != nil {
-		return plumbing.ZeroHash, err
-	}
-	if err := w.Close(); err != nil {
-		return plumbing.ZeroHash, err
-	}
-	return repo.Storer.SetEncodedObject(encoded)
 }

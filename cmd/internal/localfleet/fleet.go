@@ -92,8 +92,9 @@ func (f *Fleet) Stop() {
 	var group errgroup.Group
 	for _, m := range f.Members {
 		group.Go(func() error {
-			m.agent.stop()
-			m.cluster.stop()
+			cluster, agent := m.processes()
+			agent.stop()
+			cluster.stop()
 			return nil
 		})
 	}
@@ -116,11 +117,8 @@ func (f *Fleet) Member(name string) *Member {
 func (f *Fleet) Check() error {
 	var errs []error
 	for _, m := range f.Members {
-		for _, p := range []*process{m.cluster, m.agent} {
-			if p != nil && !m.down {
-				errs = append(errs, p.failure())
-			}
-		}
+		cluster, agent := m.processes()
+		errs = append(errs, cluster.failure(), agent.failure())
 	}
 	return errors.Join(errs...)
 }

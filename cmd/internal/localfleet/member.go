@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -46,10 +47,23 @@ type Member struct {
 	Config *rest.Config
 	Client kubernetes.Interface
 
-	fleet          *Fleet
-	port           int
-	cluster, agent *process
-	down           bool
+	fleet *Fleet
+	port  int
+
+	mu             sync.Mutex
+	cluster, agent *process // nil where none should run
+}
+
+func (m *Member) processes() (cluster, agent *process) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cluster, m.agent
+}
+
+func (m *Member) set(which **process, p *process) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*which = p
 }
 
 func (m *Member) dir() string { return filepath.Join(m.fleet.Config.Dir, m.Name) }
@@ -66,12 +80,11 @@ func (m *Member) StartCluster(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.Command(m.fleet.Config.Devfleet, "member", "--name", m.Name, "--dir", dir) //nolint:gosec // our own program
-	var err error
-	m.cluster, err = m.fleet.spawner.start(ctx, "cluster "+m.Name, filepath.Join(dir, "agents", m.Name+".cluster.log"), cmd)
+	cluster, err := m.fleet.spawner.start(ctx, "cluster "+m.Name, filepath.Join(dir, "agents", m.Name+".cluster.log"), cmd)
 	if err != nil {
 		return err
 	}
-	m.down = false
+	m.set(&m.cluster, cluster)
 	m.Kubeconfig = filepath.Join(m.dir(), "kubeconfig")
 	return m.fleet.Await(ctx, "cluster "+m.Name, 2*time.Minute, func(ctx context.Context) (bool, string) {
 		if err := m.connect(); err != nil {
@@ -139,44 +152,47 @@ func (m *Member) StartAgent(ctx context.Context) error {
 		"--listen", m.Address, "--listen", fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", m.port),
 		"--metrics-addr", "0", "--probe-addr", "0",
 	)
-	m.agent, err = m.fleet.spawner.start(ctx, "agent "+m.Name, m.AgentLog(), cmd)
-	return err
+	agent, err := m.fleet.spawner.start(ctx, "agent "+m.Name, m.AgentLog(), cmd)
+	if err != nil {
+		return err
+	}
+	m.set(&m.agent, agent)
+	return nil
 }
 
 // Kill the cluster and its agent, as a power cut does. Its data stays.
 func (m *Member) Kill() {
-	m.down = true
-	m.agent.kill()
-	m.cluster.kill()
+	cluster, _ := m.processes()
+	m.set(&m.cluster, nil)
+	m.KillAgent()
+	cluster.kill()
 }
 
 // KillAgent alone.
 func (m *Member) KillAgent() {
-	m.down = true
-	m.agent.kill()
+	_, agent := m.processes()
+	m.set(&m.agent, nil)
+	agent.kill()
 }
 
 // Revive what was killed.
 func (m *Member) Revive(ctx context.Context) error {
-	if !m.cluster.running() {
+	if cluster, _ := m.processes(); cluster == nil {
 		if err := m.StartCluster(ctx); err != nil {
 			return err
 		}
 	}
-	if err := m.StartAgent(ctx); err != nil {
-		return err
-	}
-	m.down = false
-	return nil
+	return m.StartAgent(ctx)
 }
 
 // Pids of the agent and of the cluster, 0 where there is none.
 func (m *Member) Pids() (agent, cluster int) {
-	if m.agent.running() {
-		agent = m.agent.cmd.Process.Pid
+	c, a := m.processes()
+	if a.running() {
+		agent = a.cmd.Process.Pid
 	}
-	if m.cluster.running() {
-		cluster = m.cluster.cmd.Process.Pid
+	if c.running() {
+		cluster = c.cmd.Process.Pid
 	}
 	return agent, cluster
 }

@@ -117,7 +117,7 @@ func (p *process) stop() {
 
 // failure says why a process that should run does not.
 func (p *process) failure() error {
-	if p.running() {
+	if p == nil || p.running() {
 		return nil
 	}
 	p.mu.Lock()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Targets are short; what they do is in .ci/.
+
+FUZZTIME ?= 10s
+ONCE ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/flotilla, bin/flotilla-agent and bin/flotilla-demo, static (GOOS and GOARCH as you set them)
+	@.ci/build
+
+.PHONY: check
+check: ## all day: vet and unit tests; no clusters, no race detector
+	@go vet ./...
+	@go test -vet=off ./...
+
+.PHONY: test
+test: ## everything, as CI runs it: generated files, lint, race detector, real API servers
+	@.ci/test
+
+.PHONY: demo
+demo: build ## a fleet of four clusters on this machine, and a rollout through it (ONCE=1 ends by itself)
+	@FLOTILLA_DEVFLEET="$$(.ci/devfleet)" bin/flotilla-demo $(if $(ONCE),--once)
+
+.PHONY: bench
+bench: ## benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: generate
+generate: ## what is generated from api/v1alpha1: deep copies and CRDs
+	@.ci/generate
+
+.PHONY: verify
+verify: ## generates, and fails if that changed anything
+	@.ci/verify
+
+.PHONY: lint
+lint: ## golangci-lint, by .golangci.yml
+	@.ci/lint
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: cross
+cross: ## compiles the CLI for the other platforms that people run it on
+	@.ci/cross
+
+.PHONY: vuln
+vuln: ## known weaknesses in what is linked (asks the internet)
+	@go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet_test
+
+import (
+	"bytes"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// Every decoder meets bytes of strangers. None may panic, and what is taken is canonical: writing it
+// again gives the same bytes, or one statement could have two digests.
+
+func FuzzDecodeRecord(f *testing.F) {
+	for _, r := range sampleRecords(f) {
+		f.Add(r.Encode())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := fleet.DecodeRecord(b)
+		if err != nil {
+			return
+		}
+		if again := r.Encode(); !bytes.Equal(again, b) {
+			t.Fatalf("two encodings of one record:\n%x\n%x", b, again)
+		}
+		if len(b) > fleet.MaxRecord || len(r.Key) > fleet.MaxKey || !utf8.ValidString(r.Key) {
+			t.Fatalf("over the bounds: %d bytes, key %q", len(b), r.Key)
+		}
+		if _, err := r.Writer.PublicKey(); err != nil {
+			t.Fatalf("a writer without a key: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeHeartbeat(f *testing.F) {
+	h := sampleHeartbeat()
+	f.Add(h.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := fleet.DecodeHeartbeat(b)
+		if err != nil {
+			return
+		}
+		if again := h.Encode(); !bytes.Equal(again, b) {
+			t.Fatalf("two encodings of one heartbeat:\n%x\n%x", b, again)
+		}
+	})
+}
+
+func FuzzDecodeFact(f *testing.F) {
+	addBodies(f)
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindFact, Key: key, Body: body}
+		fact, err := fleet.DecodeFact(&r)
+		if err != nil {
+			return
+		}
+		if again := fact.Encode(); !bytes.Equal(again, body) {
+			t.Fatalf("two encodings of one fact:\n%x\n%x", body, again)
+		}
+		if fact.Member != r.Writer || fleet.FactKey(fact.Plan, fact.Kind) != key || fleet.Cut(fact.Detail) != fact.Detail {
+			t.Fatalf("under key %q: %+v", key, fact)
+		}
+	})
+}
+
+func FuzzDecodeCommand(f *testing.F) {
+	addBodies(f)
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindCommand, Key: key, Body: body}
+		command, err := fleet.DecodeCommand(&r)
+		if err != nil {
+			return
+		}
+		if again := command.Encode(); !bytes.Equal(again, body) {
+			t.Fatalf("two encodings of one command:\n%x\n%x", body, again)
+		}
+		if command.By != r.Writer || command.ID != r.Digest() || len(command.Lifts) > fleet.MaxLifts {
+			t.Fatalf("got %+v", command)
+		}
+	})
+}
+
+func FuzzDecodeSeal(f *testing.F) {
+	addBodies(f)
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindSeal, Key: key, Body: body}
+		seal, err := fleet.DecodeSeal(&r)
+		if err != nil {
+			return
+		}
+		if again := seal.Encode(); !bytes.Equal(again, body) {
+			t.Fatalf("two encodings of one seal:\n%x\n%x", body, again)
+		}
+		if seal.Author != string(r.Writer) || seal.SealKey() != key {
+			t.Fatalf("under key %q: %+v", key, seal)
+		}
+	})
+}
+
+// A status is JSON and grows by fields: it has no one encoding, but what is read stays as it is read.
+func FuzzDecodeStatus(f *testing.F) {
+	addBodies(f)
+	f.Add("status//", []byte("null"))
+	f.Add("status/a/b", []byte(`{"rollout":{"namespace":"a","name":"b"},"phase":"p","time":1,"new":[{}]}`))
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindRegister, Key: key, Body: body}
+		status, err := fleet.DecodeStatus(&r)
+		if err != nil {
+			return
+		}
+		if r.Body, err = status.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := fleet.DecodeStatus(&r)
+		if err != nil || again != status {
+			t.Fatalf("read %+v, then %+v, %v", status, again, err)
+		}
+		if len(status.Because) > fleet.MaxDetail || len(status.Phase) > fleet.MaxDetail {
+			t.Fatalf("over the bounds: %+v", status)
+		}
+	})
+}
+
+// addBodies seeds a corpus with the body of every sample under its key.
+func addBodies(f *testing.F) {
+	for _, r := range sampleRecords(f) {
+		f.Add(r.Key, r.Body)
+	}
+}

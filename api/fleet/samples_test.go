@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"testing"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// The fleet and the writers of the samples. The seeds are public, as everything in a test is.
+var (
+	ourFleet   = fleet.DigestOf("test", []byte("our fleet"))
+	otherFleet = fleet.DigestOf("test", []byte("another fleet"))
+)
+
+func keyOf(seed byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+}
+
+func memberOf(seed byte) fleet.MemberID {
+	return fleet.MemberIDOf(keyOf(seed).Public().(ed25519.PublicKey))
+}
+
+func signed(t testing.TB, r fleet.Record) fleet.Record {
+	t.Helper()
+	if err := r.Sign(keyOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func sampleFact() fleet.Fact {
+	return fleet.Fact{
+		Plan: fleet.DigestOf("test", []byte("plan")), Kind: fleet.Succeeded, Member: memberOf(1),
+		Detail: "12 objects, Grüße aus Köln", Time: 1_770_000_000,
+	}
+}
+
+func sampleCommand() fleet.Command {
+	return fleet.Command{
+		Rollout: fleet.RolloutName{Namespace: "shop", Name: "checkout"}, Verb: fleet.Resume,
+		Lifts:  []fleet.Digest{fleet.DigestOf("test", []byte("stop 1")), fleet.DigestOf("test", []byte("stop 2"))},
+		Reason: "the database is back", By: memberOf(1), Time: -1,
+	}
+}
+
+func sampleSeal() fleet.Seal {
+	return fleet.Seal{
+		Rollout: fleet.RolloutName{Namespace: "shop", Name: "checkout"}, Author: string(memberOf(1)),
+		Term: 2, Number: 1 << 40, CompileVersion: 0x0102,
+		Spec: fleet.DigestOf("test", []byte("spec")), Members: fleet.DigestOf("test", []byte("members")),
+	}
+}
+
+func sampleStatus() fleet.Status {
+	return fleet.Status{
+		Rollout:  fleet.RolloutName{Namespace: "shop", Name: "checkout"},
+		Accepted: "main@sha1:0123456789abcdef0123456789abcdef01234567",
+		Seal:     sampleSeal().Digest(), Plan: fleet.DigestOf("test", []byte("plan")),
+		Phase: "Waiting", Because: "stage canary: 2 of 3 soaked", Objects: 12, Time: 1_770_000_000,
+	}
+}
+
+func factRecord(f fleet.Fact) fleet.Record {
+	return fleet.Record{
+		Fleet: ourFleet, Epoch: 1_770_000_000, Seq: 7, Kind: fleet.KindFact,
+		Key: fleet.FactKey(f.Plan, f.Kind), Body: f.Encode(),
+	}
+}
+
+func commandRecord(c fleet.Command) fleet.Record {
+	return fleet.Record{
+		Fleet: ourFleet, Epoch: 1, Seq: 1 << 63, Kind: fleet.KindCommand,
+		Key: c.Rollout.String() + "/1", Body: c.Encode(),
+	}
+}
+
+func sealRecord(s fleet.Seal) fleet.Record {
+	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 1, Kind: fleet.KindSeal, Key: s.SealKey(), Body: s.Encode()}
+}
+
+func statusRecord(t testing.TB, s fleet.Status) fleet.Record {
+	t.Helper()
+	body, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fleet.Record{
+		Fleet: ourFleet, Epoch: 3, Seq: 2, Kind: fleet.KindRegister, Key: fleet.StatusKey(s.Rollout), Body: body,
+	}
+}
+
+// futureRecord is of a kind that this version does not know and has to carry all the same.
+func futureRecord() fleet.Record {
+	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 3, Kind: 77, Key: "what/comes/next", Body: []byte{0, 1, 2, 255}}
+}
+
+func sampleHeartbeat() fleet.Heartbeat {
+	h := fleet.Heartbeat{
+		Fleet: ourFleet, Nonce: [16]byte{15: 9}, Counter: 1 << 33,
+		Root: fleet.DigestOf("test", []byte("root")), Time: 1_770_000_000,
+	}
+	h.Sign(keyOf(1))
+	return h
+}
+
+// sampleRecords is one signed record of every kind, by the name of its golden file.
+func sampleRecords(t testing.TB) map[string]fleet.Record {
+	t.Helper()
+	pause := sampleCommand()
+	pause.Verb, pause.Lifts = fleet.Pause, nil
+	return map[string]fleet.Record{
+		"fact":           signed(t, factRecord(sampleFact())),
+		"command-pause":  signed(t, commandRecord(pause)),
+		"command-resume": signed(t, commandRecord(sampleCommand())),
+		"seal":           signed(t, sealRecord(sampleSeal())),
+		"status":         signed(t, statusRecord(t, sampleStatus())),
+		"unknown-kind":   signed(t, futureRecord()),
+		"empty":          signed(t, fleet.Record{Fleet: ourFleet}),
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
+)
+
+type explain struct {
+	name, member string
+	output       output
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var o explain
+	c := &cobra.Command{
+		Use:   "explain NAME [MEMBER]",
+		Short: "Say why a member may or may not go now",
+		Long: `Say why a member may or may not start a rollout's release now, check by check, from the facts that
+the member your kubeconfig points at holds. Without MEMBER it explains that one.`,
+		Example: `  flotilla explain web -n apps
+  flotilla explain web us-4 -n apps
+  flotilla explain web us-4 -n apps -o json`,
+		Args: args(1, 2, "the name of a rollout and, if you like, of a member"),
+		RunE: func(c *cobra.Command, names []string) error {
+			o.name = names[0]
+			if len(names) > 1 {
+				o.member = names[1]
+			}
+			return a.runExplain(c.Context(), o)
+		},
+	}
+	c.Flags().StringVarP((*string)(&o.output), "output", "o", "", "json or yaml")
+	return c
+}
+
+func (a *app) runExplain(ctx context.Context, o explain) error {
+	if err := o.output.check("json", "yaml"); err != nil {
+		return err
+	}
+	ns, err := a.namespace()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.soon(ctx)
+	defer cancel()
+	agent, err := a.agent(ctx)
+	if err != nil {
+		return err
+	}
+	e, err := agent.Explain(ctx, fleet.RolloutName{Namespace: ns, Name: o.name}, fleet.Name(o.member))
+	if err != nil {
+		return err
+	}
+	if done, err := o.output.structured(a.Out, e); done {
+		return err
+	}
+	a.printExplanation(&e)
+	return nil
+}
+
+func (a *app) printExplanation(e *readapi.Explanation) {
+	fmt.Fprintln(a.Out, wrap(opening(e), 0, 0))
+	if len(e.Checks) > 0 {
+		fmt.Fprintln(a.Out)
+	}
+	name := 0
+	for _, c := range e.Checks {
+		name = max(name, utf8.RuneCountInString(c.Name))
+	}
+	for _, c := range e.Checks {
+		mark := a.paint(green, "✓")
+		if !c.OK {
+			mark = a.paint(red, "✗")
+		}
+		text := c.Text
+		if since := a.ago(c.Since); since != "" {
+			if text != "" {
+				text += ", "
+			}
+			text += since + " ago"
+		}
+		indent := 2 + 2 + name + 2
+		fmt.Fprintf(a.Out, "  %s %s  %s\n", mark, pad(c.Name, name), wrap(text, indent, indent))
+	}
+	fmt.Fprintf(a.Out, "\n%s\n", wrap(e.Sentence+" (seen from "+string(e.SeenFrom)+")", 0, 0))
+	for _, help := range e.Helps {
+		const to = "to help: "
+		fmt.Fprintf(a.Out, "%s%s\n", to, wrap(help, len(to), len(to)))
+	}
+}
+
+// opening says where the member stands before it is said why.
+func opening(e *readapi.Explanation) string {
+	member, release := string(e.Member), e.Revision.Short()
+	if e.Revision == "" {
+		return fmt.Sprintf("%s/%s has no release yet; %s sees:", e.Namespace, e.Rollout, e.SeenFrom)
+	}
+	runs := member + " runs none of it yet."
+	if e.Runs != "" {
+		runs = fmt.Sprintf("%s runs %s.", member, e.Runs.Short())
+	}
+	switch e.Verdict {
+	case "Go":
+		if e.State == "Pending" {
+			return fmt.Sprintf("%s It may start %s:", runs, release)
+		}
+		return fmt.Sprintf("%s It has started %s:", runs, release)
+	case "Done":
+		return fmt.Sprintf("%s succeeded with %s:", member, release)
+	case "Out":
+		return fmt.Sprintf("%s It has no part in %s:", runs, release)
+	}
+	return fmt.Sprintf("%s It may not start %s:", runs, release)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
+)
+
+type watch struct {
+	name     string
+	follow   bool
+	timeout  time.Duration
+	revision string
+}
+
+func (a *app) watchCommand() *cobra.Command {
+	var o watch
+	c := &cobra.Command{
+		Use:   "watch NAME",
+		Short: "Follow a rollout until it is everywhere or halted",
+		Long: `Follow a rollout, a line per change: time, stage, member, what it signed, and a sentence.
+
+Ends with exit code 0 when the rollout is complete, and with 1 when it is halted: a stage has more
+failures than it tolerates and nobody else is at work. A cluster that failed may retry; that it
+succeeds then is not waited for. A rollout that is paused is waited for.`,
+		Example: `  flotilla watch web -n apps
+  flotilla watch web -n apps --timeout 30m
+
+  # after a push: not before that commit is the one that goes through the fleet
+  flotilla watch web -n apps --revision $(git rev-parse HEAD)
+
+  # one look, with bars
+  flotilla watch web -n apps --watch=false`,
+		Args: args(1, 1, "the name of one rollout"),
+		RunE: func(c *cobra.Command, names []string) error {
+			o.name = names[0]
+			return a.runWatch(c.Context(), o)
+		},
+	}
+	c.Flags().BoolVarP(&o.follow, "watch", "w", true, "follow it; false prints how it stands now")
+	c.Flags().DurationVar(&o.timeout, "timeout", 0, "give up after so long, with exit code 1; 0 never does")
+	c.Flags().StringVar(&o.revision, "revision", "", "wait for the commit with this hash, or the first digits of it")
+	return c
+}
+
+func (a *app) runWatch(ctx context.Context, o watch) error {
+	ns, err := a.namespace()
+	if err != nil {
+		return err
+	}
+	name := fleet.RolloutName{Namespace: ns, Name: o.name}
+	if !o.follow {
+		return a.runFrame(ctx, name)
+	}
+	if o.timeout < 0 {
+		return usage("--timeout %s: a length of time, such as 30m", o.timeout)
+	}
+	f := &follower{app: a, name: name, revision: o.revision}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	err = f.follow(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return fmt.Errorf("%s is not complete after %s; %s", name, plainDuration(o.timeout), f.last)
+	}
+	return err
+}
+
+// follower prints what is new in each view of a rollout.
+type follower struct {
+	*app
+	name     fleet.RolloutName
+	revision string
+
+	plan   fleet.Digest
+	facts  map[fleet.Name]int // how many of a member's facts were printed
+	phases map[string]string  // of the stages
+	ready  readapi.Condition  // as printed last
+	last   string             // sentence about how it stands
+	again  bool               // something was seen: an agent that goes away comes back
+	widths struct{ stage, name int }
+}
+
+// Patience with an agent that goes away in the middle: it may be starting again.
+const (
+	reconnectEvery = time.Second
+	reconnectLimit = 2 * time.Minute
+)
+
+// follow until the rollout is complete (nil), halted, or the context ends.
+func (f *follower) follow(ctx context.Context) error {
+	var since time.Time
+	for {
+		seen := false
+		err := f.connect(ctx, func() { seen = true })
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !f.again, fleet.KindOf(err) != fleet.Retryable, errors.Is(err, errHalted), errors.Is(err, readapi.ErrGone):
+			return err
+		case seen || since.IsZero():
+			since = time.Now()
+			fmt.Fprintf(f.ErrOut, "interrupted (%v); trying again\n", err)
+		case time.Since(since) > reconnectLimit:
+			return err
+		}
+		timer := time.NewTimer(reconnectEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// connect finds the agent anew each time: after a start it has another address.
+func (f *follower) connect(ctx context.Context, seen func()) error {
+	agent, err := f.agent(ctx)
+	if err != nil {
+		return err
+	}
+	return agent.Watch(ctx, f.name, func(r readapi.Rollout) (bool, error) {
+		seen()
+		f.again = true
+		for _, line := range f.news(&r) {
+			fmt.Fprintln(f.Out, line)
+		}
+		return f.over(&r)
+	})
+}
+
+var errHalted = errors.New("halted")
+
+// over says whether there is anything left to wait for.
+func (f *follower) over(r *readapi.Rollout) (bool, error) {
+	c := r.Condition(v1alpha1.ConditionReady)
+	f.last = "Ready is " + c.Status
+	if c.Message != "" {
+		f.last += ": " + c.Message
+	}
+	if f.revision != "" && !strings.HasPrefix(r.Revision.Commit(), f.revision) {
+		f.last = fmt.Sprintf("still at %s, waiting for %s", orDash(r.Revision.Short()), f.revision)
+		return false, nil
+	}
+	stalled := r.Condition(v1alpha1.ConditionStalled)
+	switch {
+	case c.Status == "True":
+		return true, nil
+	case c.Reason == v1alpha1.ReasonHalted:
+		return true, fmt.Errorf("%s %w: %s", f.name, errHalted, c.Message)
+	case stalled.Status == "True" && r.Plan.IsZero():
+		return true, fmt.Errorf("%s cannot begin (%s): %s", f.name, stalled.Reason, stalled.Message)
+	}
+	return false, nil
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package readapitest answers: what would a member know, after this had happened?
+//
+// A [World] is told a story line by line and then holds the plan and the facts of it, so that tests of
+// whatever shows a rollout need neither agents nor a network.
+package readapitest
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/sequencer"
+)
+
+// Began is when the first fact of a world could have been signed; each is a minute after the one before.
+func Began() time.Time { return time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC) }
+
+// Revision that a world's plan is of.
+const Revision fleet.Revision = "main@sha1:a1b2c3d4e5f60718293a4b5c6d7e8f9012345678"
+
+// World is what one member holds: the plan of apps/web, in three stages, and the facts that a test tells it.
+//
+//	canary c1; eu eu-1..eu-4 (2 at a time, 1 tolerated); us us-1..us-3 (all at once)
+//
+// It is the sequencer's Facts and readapi's History. Not safe for concurrent use.
+type World struct {
+	Plan *sequencer.Plan
+
+	facts    map[fleet.MemberID]map[fleet.FactKind]fleet.Fact
+	commands []fleet.Command
+	clock    time.Time
+}
+
+// IDOf the member of a name: every name has one.
+func IDOf(name fleet.Name) fleet.MemberID {
+	seed := sha256.Sum256([]byte(name))
+	return fleet.MemberIDOf(ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey))
+}
+
+// Member of a name; its region is what stands before the dash.
+func Member(name fleet.Name) fleet.Member {
+	region, _, _ := strings.Cut(string(name), "-")
+	return fleet.Member{ID: IDOf(name), Name: name, Incarnation: 1, Labels: map[string]string{"region": region}}
+}
+
+// Members of the plan.
+func Members() []fleet.Member {
+	var out []fleet.Member
+	for _, name := range []fleet.Name{"c1", "eu-1", "eu-2", "eu-3", "eu-4", "us-1", "us-2", "us-3"} {
+		out = append(out, Member(name))
+	}
+	return out
+}
+
+// New world in which nothing has happened.
+func New() (*World, error) {
+	region := func(is string) v1alpha1.ClusterSelector {
+		return v1alpha1.ClusterSelector{LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"region": is}}}
+	}
+	number := func(n int) *intstr.IntOrString { v := intstr.FromInt(n); return &v }
+	soak := &v1alpha1.Duration{Duration: metav1.Duration{Duration: time.Hour}}
+	spec := v1alpha1.FleetRolloutSpec{
+		Targets: v1alpha1.Targets{ClusterSelector: v1alpha1.ClusterSelector{Names: []string{"*"}}},
+		Strategy: &v1alpha1.Strategy{Stages: []v1alpha1.Stage{
+			{Name: "canary", ClusterSelector: v1alpha1.ClusterSelector{Names: []string{"c1"}}, Pacing: v1alpha1.Pacing{Soak: soak}},
+			{Name: "eu", ClusterSelector: region("eu"), Pacing: v1alpha1.Pacing{MaxConcurrency: number(2), MaxUnavailable: number(1)}},
+			{Name: "us", ClusterSelector: region("us"), Pacing: v1alpha1.Pacing{MaxConcurrency: number(3)}},
+		}},
+	}
+	sealed, err := sequencer.Seal(fleet.RolloutName{Namespace: "apps", Name: "web"}, sequencer.Position{Author: fleet.AuthorGit, Number: 3}, spec, Members())
+	if err != nil {
+		return nil, err
+	}
+	plan, err := sequencer.Compile(sealed, Revision)
+	if err != nil {
+		return nil, err
+	}
+	return &World{Plan: plan, facts: map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}, clock: Began()}, nil
+}
+
+// kindOf a fact as stories name it: "gaveup" is GaveUp.
+func kindOf(word string) (fleet.FactKind, error) {
+	for k := fleet.Accepted; k <= fleet.Yielded; k++ {
+		if strings.EqualFold(k.String(), word) {
+			return k, nil
+		}
+	}
+	return 0, fmt.Errorf("no fact is called %q", word)
+}
+
+// Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume".
+// "eu" and "us" are all of a stage in the order of their ranks, "eu#0" is the first of them.
+func (w *World) Tell(lines ...string) error {
+	for _, line := range lines {
+		w.clock = w.clock.Add(time.Minute)
+		what, detail, _ := strings.Cut(line, ": ")
+		words := strings.Fields(what)
+		var err error
+		switch {
+		case len(words) == 3 && words[0] == "pause":
+			w.commands = append(w.commands, fleet.Command{
+				Rollout: w.Plan.Rollout, Verb: fleet.Pause, Reason: detail, By: IDOf(fleet.Name(words[2])),
+				ID: fleet.DigestOf("test", []byte(line)), Time: w.clock.Unix(),
+			})
+		case len(words) == 1 && words[0] == "resume":
+			c := fleet.Command{Rollout: w.Plan.Rollout, Verb: fleet.Resume, Time: w.clock.Unix()}
+			for _, stop := range w.commands {
+				c.Lifts = append(c.Lifts, stop.ID)
+			}
+			w.commands = append(w.commands, c)
+		case len(words) == 2:
+			err = w.say(words[0], words[1], detail)
+		default:
+			err = fmt.Errorf("no story goes %q", line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *World) say(who, what, detail string) error {
+	kind, err := kindOf(what)
+	if err != nil {
+		return err
+	}
+	members := w.who(who)
+	if len(members) == 0 {
+		return fmt.Errorf("nobody is %q", who)
+	}
+	for _, id := range members {
+		if w.facts[id] == nil {
+			w.facts[id] = map[fleet.FactKind]fleet.Fact{}
+		}
+		w.facts[id][kind] = fleet.Fact{Plan: w.Plan.Digest, Kind: kind, Member: id, Detail: detail, Time: w.clock.Unix()}
+	}
+	return nil
+}
+
+func (w *World) who(name string) (out []fleet.MemberID) {
+	stage, index, one := strings.Cut(name, "#")
+	for _, s := range w.Plan.Stages {
+		for rank, m := range s.Members {
+			if string(m.Name) == name || s.Name == stage && (!one || fmt.Sprint(rank) == index) {
+				out = append(out, m.ID)
+			}
+		}
+	}
+	return out
+}
+
+// Named fills in who has which rank: {eu} is all of eu in their order, {eu#0} the first.
+func (w *World) Named(s string) string {
+	for _, stage := range w.Plan.Stages {
+		var all []string
+		for rank, m := range stage.Members {
+			s = strings.ReplaceAll(s, fmt.Sprintf("{%s#%d}", stage.Name, rank), string(m.Name))
+			all = append(all, string(m.Name))
+		}
+		s = strings.ReplaceAll(s, "{"+stage.Name+"}", strings.Join(all, ", "))
+	}
+	return s
+}
+
+// Fact is in sequencer.Facts.
+func (w *World) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet.Digest, bool) {
+	f, ok := w.facts[m][k]
+	if !ok || plan != w.Plan.Digest {
+		return fleet.Digest{}, false
+	}
+	return fleet.DigestOf("test-fact", []byte(m), []byte(f.Kind.String())), true
+}
+
+// Commands is in sequencer.Facts.
+func (w *World) Commands(fleet.RolloutName) []fleet.Command { return w.commands }
+
+// History is in readapi.History.
+func (w *World) History(_ fleet.Digest, m fleet.MemberID) []fleet.Fact {
+	var out []fleet.Fact
+	for _, f := range w.facts[m] {
+		out = append(out, f)
+	}
+	return out
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package deliverytest answers: what must every Deliverer do, and where does a test find one without a cluster?
+package deliverytest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/delivery"
+)
+
+// Memory is a cluster in a map. Its zero value is ready, and everything that a release asks for is there.
+// It is safe for concurrent use; its fields are set before the first call.
+type Memory struct {
+	// Namespaces that exist; nil: all.
+	Namespaces []string
+	// ServiceAccounts that exist, as namespace and name; nil: all.
+	ServiceAccounts []fleet.RolloutName
+	// Apply, if set, is asked before each object is written; an error ends the delivery there. The inventory has been
+	// written by then, as in a cluster.
+	Apply func(delivery.Release, delivery.ObjectID) error
+	// HealthOf, if set, says how what was delivered last is. Otherwise it is healthy as far as it is there.
+	HealthOf func(delivery.Inventory) delivery.Health
+
+	mu          sync.Mutex
+	objects     map[delivery.ObjectID]*unstructured.Unstructured
+	applied     map[delivery.ObjectID]map[string]any // manifests as they were applied last: who owns which field
+	inventories map[fleet.RolloutName]delivery.Inventory
+	writes      int
+}
+
+// key leaves the version out: an object is the same in all of them.
+func key(id delivery.ObjectID) delivery.ObjectID {
+	id.Version = ""
+	return id
+}
+
+// Check as a cluster does.
+func (m *Memory) Check(_ context.Context, r delivery.Release) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := m.check(r)
+	return err
+}
+
+func (m *Memory) check(r delivery.Release) ([]*unstructured.Unstructured, error) {
+	if err := delivery.Validate(r); err != nil {
+		return nil, err
+	}
+	account := fleet.RolloutName{Namespace: r.Rollout.Namespace, Name: r.ServiceAccount}
+	if m.ServiceAccounts != nil && !slices.Contains(m.ServiceAccounts, account) {
+		return nil, refused(v1alpha1.ReasonServiceAccountNotFound, "service account %s is not here", account)
+	}
+	objects := make([]*unstructured.Unstructured, len(r.Objects))
+	ids := make([]delivery.ObjectID, len(r.Objects))
+	for n, o := range r.Objects {
+		objects[n] = placed(o, r.Rollout)
+		ids[n] = delivery.IDOf(objects[n])
+	}
+	if err := delivery.CheckTwice(ids); err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if err := m.checkObject(r, id, ids); err != nil {
+			return nil, err
+		}
+	}
+	return objects, m.inventories[r.Rollout].GuardPrune(r, ids)
+}
+
+func (m *Memory) checkObject(r delivery.Release, id delivery.ObjectID, payload []delivery.ObjectID) error {
+	if !m.knowsKind(id, r.Objects) {
+		return refused(v1alpha1.ReasonUnknownKind, "%s: the cluster does not know kind %s", id, id.Kind)
+	}
+	namespace := delivery.ObjectID{Version: "v1", Kind: "Namespace", Name: id.Namespace}
+	if id.Namespace != "" && m.Namespaces != nil && !slices.Contains(m.Namespaces, id.Namespace) &&
+		m.objects[key(namespace)] == nil && !slices.ContainsFunc(payload, namespace.Same) {
+		return refused(v1alpha1.ReasonNamespaceMissing, "namespace %s is not here, and the payload does not bring it", id.Namespace)
+	}
+	if o := m.objects[key(id)]; o != nil {
+		owner := ownerOf(o)
+		if owner != r.Rollout && slices.ContainsFunc(m.inventories[owner].Objects, id.Same) {
+			return refused(v1alpha1.ReasonConflict, "%s belongs to rollout %s, not to %s", id, owner, r.Rollout)
+		}
+	}
+	return nil
+}
+
+// knowsKind: Kubernetes' own groups, and what a CustomResourceDefinition here or in the payload defines.
+func (m *Memory) knowsKind(id delivery.ObjectID, payload []*unstructured.Unstructured) bool {
+	if !strings.Contains(id.Group, ".") || strings.HasSuffix(id.Group, ".k8s.io") {
+		return true
+	}
+	for _, o := range slices.Concat(payload, slices.Collect(maps.Values(m.objects))) {
+		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
+		if o.GetKind() == "CustomResourceDefinition" && group == id.Group && kind == id.Kind {
+			return true
+		}
+	}
+	return false
+}
+
+// Deliver as a cluster does.
+func (m *Memory) Deliver(ctx context.Context, r delivery.Release) (delivery.Outcome, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	have := m.inventories[r.Rollout]
+	outcome := delivery.Outcome{Objects: have.Total()}
+	objects, err := m.check(r)
+	if err != nil {
+		return outcome, err
+	}
+	ids := make([]delivery.ObjectID, len(objects))
+	for n, o := range objects {
+		ids[n] = delivery.IDOf(o)
+	}
+	have = have.Next(r, ids)
+	if err := m.keep(ctx, r, have); err != nil {
+		return outcome, err
+	}
+	outcome.Objects = have.Total()
+	for _, stage := range delivery.Stages(objects, delivery.IDOf) {
+		for _, o := range stage {
+			change, err := m.apply(ctx, r, o)
+			if err != nil {
+				return outcome, err
+			}
+			outcome.Changes = append(outcome.Changes, change)
+		}
+	}
+	have, changes, err := m.prune(ctx, r, have)
+	outcome.Changes = append(outcome.Changes, changes...)
+	outcome.Objects = have.Total()
+	return outcome, err
+}
+
+func (m *Memory) keep(ctx context.Context, r delivery.Release, next delivery.Inventory) error {
+	if reflect.DeepEqual(m.inventories[r.Rollout], next) {
+		return nil
+	}
+	if err := fence(ctx, r); err != nil {
+		return err
+	}
+	if m.inventories == nil {
+		m.inventories = map[fleet.RolloutName]delivery.Inventory{}
+	}
+	m.inventories[r.Rollout] = next
+	m.writes++
+	return nil
+}
+
+func (m *Memory) apply(ctx context.Context, r delivery.Release, o *unstructured.Unstructured) (delivery.Change, error) {
+	id := delivery.IDOf(o)
+	there := m.objects[key(id)]
+	if there != nil && contains(there.Object, o.Object) && reflect.DeepEqual(m.applied[key(id)], o.Object) {
+		return delivery.Change{Object: id, Action: delivery.Unchanged}, nil
+	}
+	if err := fence(ctx, r); err != nil {
+		return delivery.Change{}, err
+	}
+	if m.Apply != nil {
+		if err := m.Apply(r, id); err != nil {
+			return delivery.Change{}, err
+		}
+	}
+	if m.objects == nil {
+		m.objects = map[delivery.ObjectID]*unstructured.Unstructured{}
+	}
+	if m.applied == nil {
+		m.applied = map[delivery.ObjectID]map[string]any{}
+	}
+	m.writes++
+	before := m.applied[key(id)]
+	m.applied[key(id)] = o.Object
+	if there == nil {
+		m.objects[key(id)] = o.DeepCopy()
+		return delivery.Change{Object: id, Action: delivery.Created}, nil
+	}
+	disown(there.Object, before, o.Object)
+	overlay(there.Object, o.DeepCopy().Object)
+	return delivery.Change{Object: id, Action: delivery.Configured}, nil
+}
+
+func (m *Memory) prune(ctx context.Context, r delivery.Release, have delivery.Inventory) (delivery.Inventory, []delivery.Change, error) {
+	remove, changes := have.Prunable(r.Prune)
+	for _, id := range remove {
+		there := m.objects[key(id)]
+		if there != nil && ownerOf(there) != r.Rollout {
+			changes = append(changes, delivery.Change{Object: id, Action: delivery.Kept, Why: "it no longer carries this rollout's labels"})
+			continue
+		}
+		if there != nil {
+			if err := fence(ctx, r); err != nil {
+				return have, changes, err
+			}
+			delete(m.objects, key(id))
+			delete(m.applied, key(id))
+			m.writes++
+		}
+		changes = append(changes, delivery.Change{Object: id, Action: delivery.Pruned})
+	}
+	next := have.Without(remove)
+	return next, changes, m.keep(ctx, r, next)
+}
+
+// Health of what the release that was delivered last has here.
+func (m *Memory) Health(_ context.Context, rollout fleet.RolloutName, _ string) (delivery.Health, error) {
+	m.mu.Lock()
+	have := m.inventories[rollout]
+	m.mu.Unlock()
+	if len(have.Objects) == 0 {
+		return delivery.Health{Because: "nothing has been delivered yet"}, nil
+	}
+	if m.HealthOf != nil {
+		return m.HealthOf(have), nil // it may look at the objects itself
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	health := delivery.Health{State: delivery.Healthy, Total: len(have.Objects)}
+	for _, id := range have.Objects {
+		if m.objects[key(id)] != nil {
+			health.Ready++
+		} else if health.State == delivery.Healthy {
+			health.State, health.Because = delivery.Progressing, id.String()+": is not there"
+		}
+	}
+	return health, nil
+}
+
+// Inventory of a rollout; the zero inventory where nothing was ever delivered.
+func (m *Memory) Inventory(_ context.Context, rollout fleet.RolloutName) (delivery.Inventory, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inventories[rollout], nil
+}
+
+// Get is a copy of an object, nil where there is none.
+func (m *Memory) Get(id delivery.ObjectID) *unstructured.Unstructured {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if o := m.objects[key(id)]; o != nil {
+		return o.DeepCopy()
+	}
+	return nil
+}
+
+// Put is somebody else's write.
+func (m *Memory) Put(o *unstructured.Unstructured) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.objects == nil {
+		m.objects = map[delivery.ObjectID]*unstructured.Unstructured{}
+	}
+	m.objects[key(delivery.IDOf(o))] = o.DeepCopy()
+}
+
+// Remove is somebody else's delete.
+func (m *Memory) Remove(id delivery.ObjectID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.objects, key(id))
+}
+
+// Writes of all deliveries so far, inventories included.
+func (m *Memory) Writes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.writes
+}
+
+func fence(ctx context.Context, r delivery.Release) error {
+	if r.Fence == nil {
+		return nil
+	}
+	if err := r.Fence(ctx); err != nil {
+		return fmt.Errorf("stopped: %w", err)
+	}
+	return nil
+}
+
+// placed is a copy of an object in its namespace and with its owner's labels.
+func placed(o *unstructured.Unstructured, rollout fleet.RolloutName) *unstructured.Unstructured {
+	o = o.DeepCopy()
+	switch {
+	case isClusterScoped(o.GetKind()):
+		o.SetNamespace("")
+	case o.GetNamespace() == "":
+		o.SetNamespace(rollout.Namespace)
+	}
+	labels := maps.Clone(o.GetLabels())
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[v1alpha1.LabelRolloutName] = rollout.Name
+	labels[v1alpha1.LabelRolloutNamespace] = rollout.Namespace
+	o.SetLabels(labels)
+	return o
+}
+
+func isClusterScoped(kind string) bool {
+	switch kind {
+	case "Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "PersistentVolume", "APIService",
+		"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration",
+		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding":
+		return true
+	}
+	return strings.HasSuffix(kind, "Class")
+}
+
+func ownerOf(o *unstructured.Unstructured) fleet.RolloutName {
+	labels := o.GetLabels()
+	return fleet.RolloutName{Namespace: labels[v1alpha1.LabelRolloutNamespace], Name: labels[v1alpha1.LabelRolloutName]}
+}
+
+// contains: all that want says is so in have, which may say more, as others own fields too.
+func contains(have, want any) bool {
+	wanted, ok := want.(map[string]any)
+	if !ok {
+		return reflect.DeepEqual(have, want)
+	}
+	there, ok := have.(map[string]any)
+	if !ok {
+		return false
+	}
+	for k, v := range wanted {
+		if !contains(there[k], v) {
+			return false
+		}
+	}
+	return true
+}
+
+// disown takes out what was applied before and is no longer said.
+func disown(have, before, now map[string]any) {
+	for k, v := range before {
+		said, still := now[k]
+		if !still {
+			delete(have, k)
+			continue
+		}
+		inner, isMap := v.(map[string]any)
+		next, nextIsMap := said.(map[string]any)
+		there, thereIsMap := have[k].(map[string]any)
+		if isMap && nextIsMap && thereIsMap {
+			disown(there, inner, next)
+		}
+	}
+}
+
+// overlay writes what is said over what is there.
+func overlay(have, now map[string]any) {
+	for k, v := range now {
+		next, nextIsMap := v.(map[string]any)
+		there, thereIsMap := have[k].(map[string]any)
+		if nextIsMap && thereIsMap {
+			overlay(there, next)
+			continue
+		}
+		have[k] = v
+	}
+}
+
+func refused(reason, format string, args ...any) error {
+	return &fleet.Error{Kind: fleet.Refused, Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+var _ delivery.Deliverer = (*Memory)(nil)

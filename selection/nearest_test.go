@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package selection
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestNearest(t *testing.T) {
+	members := []string{"ap-1", "eu-1", "eu-17", "eu-2", "eu-7", "store-0412", "us-1"}
+	tests := []struct {
+		word string
+		want []string
+	}{
+		{"eu-77", []string{"eu-7", "eu-17"}},
+		{"ue-1", []string{"eu-1", "us-1"}},
+		{"stor-0421", []string{"store-0412"}},
+		{"stroe-0412", []string{"store-0412"}},
+		{"mars", nil},
+		{"", nil},
+	}
+	for _, tt := range tests {
+		if got := nearest(tt.word, members); !slices.Equal(got, tt.want) {
+			t.Errorf("nearest(%q) = %q, want %q", tt.word, got, tt.want)
+		}
+	}
+}
+
+func TestDistanceHasTheShapeOfOne(t *testing.T) {
+	word := rapid.StringOfN(rapid.RuneFrom([]rune("abc-12")), 0, 8, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := word.Draw(t, "a"), word.Draw(t, "b")
+		d := distance(a, b)
+		if (d == 0) != (a == b) {
+			t.Fatalf("distance(%q, %q) = %d", a, b, d)
+		}
+		if d != distance(b, a) {
+			t.Fatalf("distance(%q, %q) = %d, and %d the other way", a, b, d, distance(b, a))
+		}
+		if d < abs(len(a)-len(b)) || d > max(len(a), len(b)) {
+			t.Fatalf("distance(%q, %q) = %d is out of its bounds", a, b, d)
+		}
+	})
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"bufio"
+	"bytes"
+	"slices"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
+)
+
+// What hostile peers in the tests speak.
+const (
+	SyncProtocol = syncProtocol
+	BlobProtocol = blobProtocol
+	MaxMessage   = maxMessage
+)
+
+// TopicNames of a zone.
+var TopicNames = topicNames
+
+// Batch of encoded records, however large they are.
+func Batch(records ...[]byte) []byte {
+	var b batch
+	for _, r := range records {
+		b.add(r, 1<<30)
+	}
+	return b.bytes
+}
+
+func framed(f frame) []byte {
+	var b bytes.Buffer
+	if err := writeFrame(&b, f); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+// HelloFrame as it goes over the wire.
+func HelloFrame(root fleet.Digest) []byte { return framed(rootFrame(frameHello, root, lifeID{})) }
+
+// OfferFrame as it goes over the wire.
+func OfferFrame(batch []byte) []byte { return framed(frame{frameOffer, batch}) }
+
+// TakenFrame answers an offer.
+func TakenFrame() []byte { return framed(frame{kind: frameTaken}) }
+
+// ReadFrame gives the type and the body of the next frame.
+func ReadFrame(r *bufio.Reader) (kind byte, body []byte, err error) {
+	f, err := readFrame(r)
+	return byte(f.kind), f.body, err
+}
+
+// DiffersFrame answers a hello.
+func DiffersFrame(root fleet.Digest) []byte {
+	return framed(rootFrame(frameDiffers, root, lifeID{}))
+}
+
+// SummaryFrame answers an ask for as many prefixes with one summary repeated.
+func SummaryFrame(asked []byte, m lattice.Summary) []byte {
+	_, prefixes, err := readAsk(asked)
+	if err != nil {
+		panic(err)
+	}
+	return framed(summariesFrame(slices.Repeat([]lattice.Summary{m}, len(prefixes))))
+}
+
+// RecordsFrame answers a want.
+func RecordsFrame(done int, records ...[]byte) []byte {
+	var b batch
+	for _, r := range records {
+		b.add(r, 1<<30)
+	}
+	return framed(recordsFrame(done, b))
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// ErrBusy is in the error of Open when another process holds the file.
+var ErrBusy = errors.New("another process holds it")
+
+// ErrSchema is in the error of Open when a newer version wrote the file.
+var ErrSchema = errors.New("written by a newer version")
+
+// errDamaged is in the error of what cannot be read as a bbolt file.
+var errDamaged = errors.New("damaged")
+
+// lockTimeout is how long Open waits for another process that is just ending.
+const lockTimeout = time.Second
+
+// Open opens or begins the file at path, in a folder that exists. A damaged file is renamed to
+// <path>.corrupt-<n> and a new one begun; see [Store.Opened]. Errors are ErrBusy, ErrSchema
+// (terminal: nothing is touched), and what the file system says.
+func Open(path string) (*Store, error) {
+	s, err := open(path)
+	if !errors.Is(err, errDamaged) {
+		return s, err
+	}
+	aside, renameErr := moveAside(path)
+	if renameErr != nil {
+		return nil, fmt.Errorf("store %s: moving the damaged file aside: %w", path, errors.Join(renameErr, err))
+	}
+	detail := fmt.Sprintf("%v; moved to %s", err, aside)
+	if s, err = open(path); err != nil {
+		return nil, err
+	}
+	s.opened = Opened{Recovered: true, Detail: detail}
+	return s, nil
+}
+
+// moveAside never overwrites what was moved aside before.
+func moveAside(path string) (string, error) {
+	for n := 1; ; n++ {
+		aside := path + ".corrupt-" + strconv.Itoa(n)
+		_, err := os.Lstat(aside)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		return aside, os.Rename(path, aside)
+	}
+}
+
+func open(path string) (*Store, error) {
+	db, err := openFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", path, err)
+	}
+	s := &Store{db: db}
+	for _, step := range []func() error{s.verify, s.prepare, func() error { return syncFolder(path) }} {
+		if err := step(); err != nil {
+			// Closing a damaged file may fail like reading it did; the first error is the one to tell.
+			_ = guard(db.Close)
+			return nil, fmt.Errorf("store %s: %w", path, err)
+		}
+	}
+	return s, nil
+}
+
+// openFile tells three things apart: someone holds the file, the file system says no, the file is damaged.
+func openFile(path string) (*bbolt.DB, error) {
+	var (
+		db   *bbolt.DB
+		file *os.File
+	)
+	err := guard(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:      lockTimeout,
+			FreelistType: bbolt.FreelistMapType,
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				opened, err := os.OpenFile(name, flag, mode) //nolint:gosec // the agent names its own store
+				file = opened
+				return opened, err
+			},
+		})
+		return err
+	})
+	var system syscall.Errno
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, &fleet.Error{Hint: "one agent per store: stop the other one", Err: ErrBusy}
+	case errors.As(err, &system):
+		return nil, err
+	}
+	if file != nil {
+		// After a panic bbolt leaves it open, and locked.
+		_ = file.Close()
+	}
+	return nil, fmt.Errorf("%w: %w", errDamaged, err)
+}
+
+// guard turns a panic into an error that says damaged, and a fault at a mapped page into a panic:
+// bbolt follows what it finds in the file.
+func guard(work func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	return work()
+}
+
+// verify reads every page before anyone relies on one. First by walking the buckets here, where a
+// fault can be caught; then by bbolt's own check, which also knows about free pages.
+func (s *Store) verify() error {
+	return guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			info, err := os.Stat(s.db.Path())
+			if err != nil {
+				return err
+			}
+			if info.Size() < tx.Size() {
+				return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
+			}
+			if err := tx.ForEach(readBucket); err != nil {
+				return fmt.Errorf("%w: %w", errDamaged, err)
+			}
+			var first error
+			for err := range tx.Check() {
+				if first == nil {
+					first = fmt.Errorf("%w: %w", errDamaged, err)
+				}
+			}
+			return first
+		})
+	})
+}
+
+// readBucket touches every byte, so that a length that leads out of the file is met here.
+func readBucket(_ []byte, bucket *bbolt.Bucket) error {
+	return bucket.ForEach(func(key, value []byte) error {
+		_ = crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+		return nil
+	})
+}
+
+var buckets = [][]byte{bucketRecords, bucketBlobs, bucketMeta, bucketQuarantine}
+
+// prepare makes the buckets of a new file and refuses one of a newer layout.
+func (s *Store) prepare() error {
+	var held []byte
+	present := 0
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		if meta := tx.Bucket(bucketMeta); meta != nil {
+			held = append(held, meta.Get(keySchema)...)
+		}
+		return tx.ForEach(func([]byte, *bbolt.Bucket) error { present++; return nil })
+	})
+	if err != nil {
+		return err
+	}
+	if present > 0 {
+		return s.checkLayout(string(held))
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keySchema, []byte(strconv.Itoa(Schema)))
+	})
+}
+
+func (s *Store) checkLayout(schema string) error {
+	version, err := strconv.Atoi(schema)
+	if err != nil || version < 1 {
+		return fmt.Errorf("%w: schema %q", errDamaged, schema)
+	}
+	if version > Schema {
+		return &fleet.Error{
+			Kind: fleet.Terminal,
+			Hint: "run the newer version again, or move the file away to begin anew",
+			Err:  fmt.Errorf("%w: schema %d, this is %d", ErrSchema, version, Schema),
+		}
+	}
+	return s.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%w: no bucket %q", errDamaged, name)
+			}
+		}
+		return nil
+	})
+}
+
+// syncFolder makes a new file's name as durable as its content.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

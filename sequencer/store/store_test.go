@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice/latticetest"
+	"github.com/flotilla-dev/flotilla/sequencer/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func file(t testing.TB) string { return filepath.Join(t.TempDir(), "state.db") }
+
+func open(t testing.TB, path string) *store.Store {
+	t.Helper()
+	s, err := store.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func load(t testing.TB, s *store.Store) (*lattice.Set, int) {
+	t.Helper()
+	set, quarantined, err := s.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set, quarantined
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func signed(t testing.TB, kind fleet.Kind, key string, seq uint64) fleet.Record {
+	t.Helper()
+	r := fleet.Record{Fleet: fleet.Digest{1}, Kind: kind, Key: key, Epoch: 1, Seq: seq, Body: bytes.Repeat([]byte("b"), 200)}
+	must(t, r.Sign(latticetest.Key(0)))
+	return r
+}
+
+func many(t testing.TB, n int) []fleet.Record {
+	t.Helper()
+	var all []fleet.Record
+	for i := range n {
+		all = append(all, signed(t, fleet.KindRegister, fmt.Sprint("key", i), uint64(i)))
+	}
+	return all
+}
+
+func TestRestartKeepsEverything(t *testing.T) {
+	path := file(t)
+	s := open(t, path)
+	want := lattice.New()
+	for _, r := range many(t, 300) {
+		want.Add(r)
+		must(t, s.Put(r))
+	}
+	digest, err := s.PutBlob([]byte("body of a seal"))
+	must(t, err)
+	must(t, s.SetMeta("epoch", []byte("7")))
+	must(t, s.Close())
+
+	s = open(t, path)
+	if s.Opened().Recovered {
+		t.Errorf("recovered a sound file: %s", s.Opened().Detail)
+	}
+	set, quarantined := load(t, s)
+	if set.Root() != want.Root() || quarantined != 0 {
+		t.Errorf("%d records, %d quarantined, want %d and none", set.Len(), quarantined, want.Len())
+	}
+	if content, ok, err := s.Blob(digest); err != nil || !ok || string(content) != "body of a seal" {
+		t.Errorf("blob: %q %v %v", content, ok, err)
+	}
+	if value, err := s.Meta("epoch"); err != nil || string(value) != "7" {
+		t.Errorf("meta: %q %v", value, err)
+	}
+	if value, err := s.Meta("never"); err != nil || value != nil {
+		t.Errorf("a value never set is %q %v", value, err)
+	}
+	if _, ok, err := s.Blob(fleet.Digest{9}); err != nil || ok {
+		t.Errorf("a blob never put: %v %v", ok, err)
+	}
+}
+
+func TestPutJoins(t *testing.T) {
+	s := open(t, file(t))
+	newer, older := signed(t, fleet.KindRegister, "k", 5), signed(t, fleet.KindRegister, "k", 4)
+	first, second := signed(t, fleet.KindFact, "k", 1), signed(t, fleet.KindFact, "k", 2)
+	must(t, s.Put(newer, second))
+	must(t, s.Put(older, first))
+	set, _ := load(t, s)
+	if r, _ := set.Get(newer.Writer, fleet.KindRegister, "k"); r.Seq != 5 {
+		t.Errorf("register at seq %d after an older one was put", r.Seq)
+	}
+	if r, _ := set.Get(newer.Writer, fleet.KindFact, "k"); r.Seq != 1 {
+		t.Errorf("milestone at seq %d after the first one was put", r.Seq)
+	}
+}
+
+func TestBlobBounds(t *testing.T) {
+	s := open(t, file(t))
+	if _, err := s.PutBlob(make([]byte, store.MaxBlob)); err != nil {
+		t.Errorf("the largest blob: %v", err)
+	}
+	_, err := s.PutBlob(make([]byte, store.MaxBlob+1))
+	if !errors.Is(err, fleet.ErrTooLarge) || fleet.KindOf(err) != fleet.Terminal {
+		t.Errorf("a blob too large: %v", err)
+	}
+	empty, err := s.PutBlob(nil)
+	must(t, err)
+	if content, ok, err := s.Blob(empty); err != nil || !ok || len(content) != 0 {
+		t.Errorf("the empty blob: %q %v %v", content, ok, err)
+	}
+}
+
+// edit changes the file behind the store's back.
+func edit(t testing.TB, path, bucket string, change func(*bbolt.Bucket) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	must(t, err)
+	must(t, db.Update(func(tx *bbolt.Tx) error { return change(tx.Bucket([]byte(bucket))) }))
+	must(t, db.Close())
+}
+
+func TestWhatDoesNotDecodeIsQuarantined(t *testing.T) {
+	path := file(t)
+	s := open(t, path)
+	records := many(t, 3)
+	must(t, s.Put(records...))
+	must(t, s.Close())
+	flipped := lattice.Position(records[0].Writer, records[0].Kind, records[0].Key)
+	misplaced := lattice.Position(records[1].Writer, records[1].Kind, records[1].Key)
+	edit(t, path, "records", func(b *bbolt.Bucket) error {
+		value := bytes.Clone(b.Get(flipped[:]))
+		value[100] ^= 1 // in the body: the record still decodes
+		return errors.Join(
+			b.Put(flipped[:], value),
+			b.Put(bytes.Repeat([]byte{7}, 32), bytes.Clone(b.Get(misplaced[:]))),
+			b.Put([]byte("short"), []byte("abc")),
+		)
+	})
+
+	s = open(t, path)
+	set, quarantined := load(t, s)
+	if set.Len() != 2 || quarantined != 3 {
+		t.Errorf("%d records, %d quarantined, want 2 and 3", set.Len(), quarantined)
+	}
+	if set, quarantined = load(t, s); set.Len() != 2 || quarantined != 0 {
+		t.Errorf("%d records, %d quarantined again, want 2 and none", set.Len(), quarantined)
+	}
+	must(t, s.Put(records[0]))
+	if set, _ = load(t, s); set.Len() != 3 {
+		t.Errorf("the record does not come back: %d", set.Len())
+	}
+	must(t, s.Close())
+	edit(t, path, "quarantine", func(b *bbolt.Bucket) error {
+		if n := b.Stats().KeyN; n != 3 {
+			t.Errorf("%d in quarantine, want 3", n)
+		}
+		return nil
+	})
+}
+
+func TestRottenBlobIsAbsent(t *testing.T) {
+	path := file(t)
+	s := open(t, path)
+	digest, err := s.PutBlob([]byte("content"))
+	must(t, err)
+	must(t, s.Close())
+	edit(t, path, "blobs", func(b *bbolt.Bucket) error { return b.Put(digest[:], []byte("c0ntent")) })
+	s = open(t, path)
+	if content, ok, err := s.Blob(digest); ok || err != nil {
+		t.Errorf("rotten blob is given out: %q %v", content, err)
+	}
+	_, err = s.PutBlob([]byte("content"))
+	must(t, err)
+	if _, ok, _ := s.Blob(digest); !ok {
+		t.Error("a rotten blob cannot be put anew")
+	}
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	path := file(t)
+	must(t, open(t, path).Close())
+	edit(t, path, "meta", func(b *bbolt.Bucket) error { return b.Put([]byte("schema"), []byte("2")) })
+	_, err := store.Open(path)
+	if !errors.Is(err, store.ErrSchema) || fleet.KindOf(err) != fleet.Terminal {
+		t.Fatalf("newer schema: %v", err)
+	}
+	if others, _ := filepath.Glob(path + ".corrupt-*"); len(others) > 0 {
+		t.Error("a newer file was moved aside")
+	}
+}
+
+func TestSchemaKeyIsTheStores(t *testing.T) {
+	if err := open(t, file(t)).SetMeta("schema", []byte("9")); fleet.KindOf(err) != fleet.Terminal {
+		t.Fatalf("setting the schema: %v", err)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	path := file(t)
+	open(t, path)
+	if _, err := store.Open(path); !errors.Is(err, store.ErrBusy) {
+		t.Fatalf("second opening: %v", err)
+	}
+	if others, _ := filepath.Glob(path + ".corrupt-*"); len(others) > 0 {
+		t.Error("a file in use was moved aside")
+	}
+}
+
+func TestFolderMissing(t *testing.T) {
+	_, err := store.Open(filepath.Join(t.TempDir(), "no", "state.db"))
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("missing folder: %v", err)
+	}
+}
+
+// sound writes a file with enough in it that its trees have branches.
+func sound(t testing.TB) (content []byte, digests map[fleet.Digest]bool) {
+	t.Helper()
+	path := file(t)
+	s := open(t, path)
+	records := many(t, 400)
+	digests = map[fleet.Digest]bool{}
+	for i := range records {
+		digests[records[i].Digest()] = true
+	}
+	for batch := range 8 { // several transactions leave free pages behind
+		must(t, s.Put(records[batch*50:(batch+1)*50]...))
+	}
+	_, err := s.PutBlob(bytes.Repeat([]byte("blob"), 5000))
+	must(t, err)
+	must(t, s.Close())
+	content, err = os.ReadFile(path)
+	must(t, err)
+	return content, digests
+}
+
+// TestDamagedFile: whatever happens to the file, Open gives a store that works, and never a record that
+// was not put.
+func TestDamagedFile(t *testing.T) {
+	content, digests := sound(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	type damage struct {
+		name string
+		do   func([]byte) []byte
+	}
+	damages := []damage{
+		{"meta pages zeroed", func(b []byte) []byte { clear(b[:8192]); return b }},
+		{"all zeroes", func(b []byte) []byte { clear(b); return b }},
+		{"not bbolt", func([]byte) []byte { return []byte("hello") }},
+		{"half", func(b []byte) []byte { return b[:len(b)/2] }},
+		{"last page lost", func(b []byte) []byte { return b[:len(b)-4096] }},
+		{"meta only", func(b []byte) []byte { return b[:8192] }},
+	}
+	for i := range 150 {
+		at, bit := random.IntN(len(content)), random.IntN(8)
+		if i%3 == 0 { // where pages keep what bbolt follows
+			at = at/4096*4096 + at%64
+		}
+		damages = append(damages, damage{fmt.Sprintf("bit %d of byte %d", bit, at), func(b []byte) []byte {
+			b[at] ^= 1 << bit
+			return b
+		}})
+	}
+	recovered := 0
+	for _, d := range damages {
+		path := file(t)
+		must(t, os.WriteFile(path, d.do(bytes.Clone(content)), 0o600))
+		if survives(t, d.name, path, digests) {
+			recovered++
+		}
+	}
+	t.Logf("%d of %d damaged files were begun anew", recovered, len(damages))
+	if recovered < 6 {
+		t.Errorf("%d files were begun anew, want at least the six that are beyond reading", recovered)
+	}
+}
+
+func survives(t *testing.T, name, path string, digests map[fleet.Digest]bool) (recovered bool) {
+	t.Helper()
+	s, err := store.Open(path)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return false
+	}
+	defer func() { _ = s.Close() }()
+	set, _ := load(t, s)
+	for r := range set.All() {
+		if !digests[r.Digest()] {
+			t.Errorf("%s: a record that nobody put", name)
+		}
+	}
+	if err := s.Put(signed(t, fleet.KindFact, "after", 1)); err != nil {
+		t.Errorf("%s: put: %v", name, err)
+	}
+	if !s.Opened().Recovered {
+		return false
+	}
+	if _, err := os.Stat(path + ".corrupt-1"); err != nil || !strings.Contains(s.Opened().Detail, path+".corrupt-1") {
+		t.Errorf("%s: the damaged file: %v; detail %q", name, err, s.Opened().Detail)
+	}
+	return true
+}
+
+func TestDamagedTwice(t *testing.T) {
+	path := file(t)
+	for n := 1; n <= 3; n++ {
+		must(t, os.WriteFile(path, bytes.Repeat([]byte{byte(n)}, 40_000), 0o600))
+		must(t, open(t, path).Close())
+		kept, err := os.ReadFile(fmt.Sprintf("%s.corrupt-%d", path, n))
+		if err != nil || kept[0] != byte(n) {
+			t.Fatalf("damaged file %d: %v", n, err)
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	s := open(b, file(b))
+	r := signed(b, fleet.KindRegister, "k", 1)
+	for i := 0; b.Loop(); i++ {
+		r.Seq = uint64(i + 2)
+		must(b, s.Put(r))
+	}
+}
+
+func BenchmarkLoad10k(b *testing.B) {
+	path := file(b)
+	s := open(b, path)
+	must(b, s.Put(many(b, 10_000)...))
+	must(b, s.Close())
+	for b.Loop() {
+		s, err := store.Open(path)
+		must(b, err)
+		set, _ := load(b, s)
+		set.Root()
+		must(b, s.Close())
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	r := signed(b, fleet.KindRegister, "k", 1)
+	for b.Loop() {
+		must(b, r.Verify(fleet.Digest{1}))
+	}
+}
+
+func BenchmarkDigest(b *testing.B) {
+	r := signed(b, fleet.KindRegister, "k", 1)
+	for b.Loop() {
+		r.Digest()
+	}
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package git answers: what does a git repository say now, and how are two of its commits related?
+//
+// [Mirrors] keeps one bare mirror per repository URL and reads commits out of it as fs.FS; nothing is
+// ever checked out. It speaks git's smart HTTP through go-git's transport, but takes packs in by itself
+// (ingest.go): what a server sends is bounded before it is believed.
+package git
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
+)
+
+// DefaultTimeout of one look, where spec.source.timeout says nothing.
+const DefaultTimeout = 60 * time.Second
+
+// Mirrors is the git repositories that are mirrored under one folder: a source.Source and a
+// source.History. All rollouts of one URL share its mirror. A struct literal with Dir is ready for use,
+// by many goroutines at once; Close it to let its files and connections go.
+type Mirrors struct {
+	// Dir holds a folder per URL. It is created where it is missing; what is in it can be deleted while
+	// no agent runs, and is fetched again.
+	Dir string
+	// Limits of what is taken in; a field that is not positive has its default.
+	Limits Limits
+	// RootCAs that certificates of https servers are checked against; nil: the system's.
+	RootCAs *x509.CertPool
+
+	mu        sync.Mutex
+	mirrors   map[string]*mirror
+	transport *http.Transport
+}
+
+// Limits of a repository, so that no server can fill this member's disk or memory.
+type Limits struct {
+	// MaxBytes of a mirror's packs on disk, hence also of one fetch. Twice as much is used for a moment
+	// while packs are merged or the mirror is rebuilt. Default 512 MiB.
+	MaxBytes int64
+	// MaxObjects of one fetch. Each takes about 300 bytes of memory while it is indexed. Default 500,000.
+	MaxObjects int
+	// MaxObjectBytes of one object, unpacked, anywhere in the history; also of all deltas that make one.
+	// Indexing takes about four times as much memory. Default 32 MiB.
+	MaxObjectBytes int64
+	// MaxFiles and folders of one tree. Default 50,000.
+	MaxFiles int
+	// MaxFileBytes of a file that is read; others may be larger. Default 16 MiB.
+	MaxFileBytes int64
+	// MaxTreeBytes of all files of one tree. Default 256 MiB.
+	MaxTreeBytes int64
+	// MaxCommits walked to tell how two commits are related. Default 100,000.
+	MaxCommits int
+}
+
+func (l Limits) orDefaults() Limits {
+	return Limits{
+		MaxBytes:       positive(l.MaxBytes, 512<<20),
+		MaxObjects:     positive(l.MaxObjects, 500_000),
+		MaxObjectBytes: positive(l.MaxObjectBytes, 32<<20),
+		MaxFiles:       positive(l.MaxFiles, 50_000),
+		MaxFileBytes:   positive(l.MaxFileBytes, 16<<20),
+		MaxTreeBytes:   positive(l.MaxTreeBytes, 256<<20),
+		MaxCommits:     positive(l.MaxCommits, 100_000),
+	}
+}
+
+func positive[T int | int64](n, otherwise T) T {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// Latest is the head of the branch that src names, asked of the origin with one request; a second one
+// fetches it where it is not in the mirror. A pinned commit that is in the mirror costs no request.
+func (m *Mirrors) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapshot, error) {
+	ask, err := parse(src)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	if !ask.commit.IsZero() {
+		return m.at(ctx, ask, ask.commit, revisionOf("", ask.commit))
+	}
+	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
+	defer cancel()
+	mir := m.mirror(ask.addr)
+	hash, files, err := mir.latest(ctx, ask.branch)
+	if err != nil {
+		return source.Snapshot{}, wrap(ask.String(), err)
+	}
+	snap, err := mir.snapshot(hash, files, revisionOf(ask.branch, hash))
+	return snap, wrap(ask.String(), err)
+}
+
+// At is the commit that rev names, from the mirror where it is held (no request, so it works while the
+// server is away), else from the origin: by its hash where the server allows that, else through the
+// branch. It vouches for what the commit holds, not for the branch having pointed at it.
+func (m *Mirrors) At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error) {
+	ask, err := parse(src)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	branch, hash, err := parseRevision(rev)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	if branch != "" {
+		ask.branch = branch
+	}
+	return m.at(ctx, ask, hash, rev)
+}
+
+// Relation of two revisions in the commit graph of the mirror. Nothing is asked of the origin. It is
+// Unrelated also where one of them is not held, or where more than Limits.MaxCommits would have to be
+// walked to tell.
+func (m *Mirrors) Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error) {
+	ask, err := parse(src)
+	if err != nil {
+		return source.Unrelated, err
+	}
+	_, a, err := parseRevision(from)
+	if err != nil {
+		return source.Unrelated, err
+	}
+	_, b, err := parseRevision(to)
+	if err != nil {
+		return source.Unrelated, err
+	}
+	relation, err := m.mirror(ask.addr).relation(ctx, a, b)
+	return relation, wrap(ask.String(), err)
+}
+
+// Close lets open files and idle connections go. Snapshots that were given out cannot be read afterwards;
+// a later call opens the mirrors again.
+func (m *Mirrors) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mir := range m.mirrors {
+		mir.close()
+	}
+	m.mirrors = nil
+	if m.transport != nil {
+		m.transport.CloseIdleConnections()
+		m.transport = nil
+	}
+	return nil
+}
+
+// mirror of one repository. Its folder is named by a hash of the URL, so that no URL can name a path.
+func (m *Mirrors) mirror(addr address) *mirror {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mir := m.mirrors[addr.url]; mir != nil {
+		return mir
+	}
+	if m.mirrors == nil {
+		m.mirrors = map[string]*mirror{}
+	}
+	if m.transport == nil {
+		m.transport = newTransport(m.RootCAs)
+	}
+	sum := sha256.Sum256([]byte(addr.url))
+	mir := &mirror{
+		dir:    filepath.Join(m.Dir, hex.EncodeToString(sum[:16])),
+		remote: remote{addr: addr, transport: m.transport},
+		limits: m.Limits.orDefaults(),
+		turn:   make(chan struct{}, 1),
+	}
+	m.mirrors[addr.url] = mir
+	return mir
+}
+
+var (
+	_ source.Source  = (*Mirrors)(nil)
+	_ source.History = (*Mirrors)(nil)
+)

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
+)
+
+// mirror of one repository. Whoever asks the server, or writes in the folder, holds its turn; whoever
+// reads does not wait for them.
+type mirror struct {
+	dir    string
+	remote remote
+	limits Limits
+
+	turn    chan struct{} // holds one token while somebody has the turn
+	begun   atomic.Int64  // looks that were begun
+	waiting atomic.Int64  // callers that wait for the turn or have it
+	last    *looked       // by the holder of the turn
+	refused refusals      // by the holder of the turn
+
+	mu     sync.RWMutex // guards store; held for reading while packs are read
+	store  *store
+	closed bool
+
+	damaged atomic.Bool // a pack was found to be damaged: whoever has the turn next rebuilds
+	seen    seen
+}
+
+// looked is a look's outcome, for those who waited for the turn since before it began.
+type looked struct {
+	number int64
+	advert *advert
+	err    error
+}
+
+// latest is the head of a branch at the origin, held here with its history, and its files.
+func (m *mirror) latest(ctx context.Context, branch string) (plumbing.Hash, *tree, error) {
+	ticket, err := m.enter(ctx)
+	if err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	defer m.leave()
+	if err := m.mend(ctx); err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	ad, err := m.look(ctx, ticket)
+	if err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	head, err := ad.head(branch)
+	if err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	files, err := m.obtain(ctx, ad, head)
+	return head, files, err
+}
+
+// at is a commit's files: from here where they are whole, else from the origin.
+func (m *mirror) at(ctx context.Context, branch string, commit plumbing.Hash) (*tree, error) {
+	m.tryMend(ctx)
+	files, err := m.check(ctx, commit)
+	if !lacking(err) {
+		return files, err
+	}
+	ticket, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer m.leave()
+	if err := m.mend(ctx); err != nil {
+		return nil, err
+	}
+	if files, err := m.check(ctx, commit); !lacking(err) {
+		return files, err
+	}
+	ad, err := m.look(ctx, ticket)
+	if err != nil {
+		return nil, err
+	}
+	return m.request(ctx, ad, branch, commit)
+}
+
+// request a commit from the origin: by its hash where the server allows it, else with its branch.
+func (m *mirror) request(ctx context.Context, ad *advert, branch string, commit plumbing.Hash) (*tree, error) {
+	if ad.serves(commit) {
+		files, err := m.obtain(ctx, ad, commit)
+		if err == nil || ctx.Err() != nil || fleet.KindOf(err) != fleet.Retryable {
+			return files, err
+		}
+	}
+	if head, err := ad.head(branch); err == nil {
+		if _, err := m.obtain(ctx, ad, head); err != nil {
+			return nil, err
+		}
+		if files, err := m.check(ctx, commit); !lacking(err) {
+			return files, err
+		}
+	}
+	return nil, &fleet.Error{Kind: fleet.Retryable, Reason: v1alpha1.ReasonRefNotFound,
+		Hint: "was it pushed, or the branch rewritten? a server may be told to serve any commit (uploadpack.allowReachableSHA1InWant)",
+		Err:  fmt.Errorf("the server does not give commit %s", commit)}
+}
+
+// lacking says that the mirror lacks something that the origin may have.
+func lacking(err error) bool { return errors.Is(err, errNotHeld) || errors.Is(err, errDamaged) }
+
+// obtain a commit that the server advertises: it is fetched where the mirror does not have all of it.
+func (m *mirror) obtain(ctx context.Context, ad *advert, commit plumbing.Hash) (*tree, error) {
+	if err := m.refused.of(commit); err != nil {
+		return nil, err
+	}
+	files, err := m.obtainOnce(ctx, ad, commit)
+	if lacking(err) {
+		// What the server sent builds on something that the mirror should have and has not.
+		if err := errors.Join(m.mend(ctx), m.forgetTips()); err != nil {
+			return nil, err
+		}
+		files, err = m.obtainOnce(ctx, ad, commit)
+	}
+	if errors.Is(err, errNotHeld) {
+		err = fetchFailed("the repository may be damaged on the server: git fsck", fmt.Errorf("the server sent commit %s without all that belongs to it: %w", commit, err))
+	}
+	m.refused.note(commit, err)
+	return files, err
+}
+
+func (m *mirror) obtainOnce(ctx context.Context, ad *advert, commit plumbing.Hash) (*tree, error) {
+	whole, err := m.whole(ctx, commit)
+	if err != nil {
+		return nil, err
+	}
+	if !whole {
+		if err := m.fetch(ctx, ad, commit); err != nil {
+			return nil, err
+		}
+	}
+	return m.check(ctx, commit)
+}
+
+// fetch a commit and what of its history is not here.
+func (m *mirror) fetch(ctx context.Context, ad *advert, commit plumbing.Hash) error {
+	s, haves, err := m.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	room := m.limits.MaxBytes
+	if len(haves) > 0 {
+		room -= s.bytes()
+	}
+	var p *pack
+	if err := ad.pack(ctx, commit, haves, func(r io.Reader) error {
+		p, err = s.intake(m.limits, room).take(ctx, r)
+		return err
+	}); err != nil {
+		return err
+	}
+	if p != nil {
+		m.mu.Lock()
+		replaced := s.add(p)
+		m.mu.Unlock()
+		if replaced != nil {
+			replaced.close()
+		}
+	}
+	if _, err := m.links(commit); err != nil {
+		return err
+	}
+	known, err := m.tipsBelow(ctx, commit)
+	if err != nil {
+		return err
+	}
+	return m.settle(ctx, s, commit, known, len(haves) == 0)
+}
+
+// settle notes what a fetch brought, and tidies up.
+func (m *mirror) settle(ctx context.Context, s *store, commit plumbing.Hash, below []plumbing.Hash, full bool) error {
+	m.mu.Lock()
+	err := s.addTip(commit, below)
+	if err == nil && full {
+		s.remove(s.redundant())
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	m.compact(ctx, s)
+	return nil
+}
+
+// prepare is the store and what of it to tell the server.
+func (m *mirror) prepare(ctx context.Context) (*store, []plumbing.Hash, error) {
+	s, done, err := m.use()
+	if err != nil {
+		return nil, nil, err
+	}
+	done() // only the holder of the turn changes it
+	haves, err := m.haves(ctx)
+	return s, haves, err
+}
+
+// compact merges small packs, while others go on reading them. A merge that fails leaves them as they
+// are: they serve as well, if slower.
+func (m *mirror) compact(ctx context.Context, s *store) {
+	small := s.small(m.limits)
+	if small == nil {
+		return
+	}
+	merged, err := s.merge(ctx, small, m.limits)
+	if errors.Is(err, errDamaged) {
+		m.damaged.Store(true)
+	}
+	if err != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.remove(small)
+	s.packs = append(s.packs, merged)
+}
+
+// enter waits for the turn. The ticket tells which looks began after the caller came.
+func (m *mirror) enter(ctx context.Context) (ticket int64, err error) {
+	m.waiting.Add(1)
+	ticket = m.begun.Load()
+	select {
+	case m.turn <- struct{}{}:
+		return ticket, nil
+	case <-ctx.Done():
+		m.waiting.Add(-1)
+		return 0, fetchFailed("it goes on; this is tried again", fmt.Errorf("another look at this repository is under way: %w", ctx.Err()))
+	}
+}
+
+func (m *mirror) leave() {
+	if m.waiting.Add(-1) == 0 {
+		m.last = nil
+	}
+	<-m.turn
+}
+
+// look asks the server, unless somebody did since the caller came: that is as new an answer as its own
+// would be. So many callers at once cost two requests at most.
+func (m *mirror) look(ctx context.Context, ticket int64) (*advert, error) {
+	if m.last != nil && m.last.number > ticket {
+		return m.last.advert, m.last.err
+	}
+	number := m.begun.Add(1)
+	ad, err := m.remote.look(ctx)
+	m.last = nil
+	if ctx.Err() == nil {
+		m.last = &looked{number: number, advert: ad, err: err}
+	}
+	return ad, err
+}
+
+// use the store for reading until done is called.
+func (m *mirror) use() (s *store, done func(), err error) {
+	for {
+		m.mu.RLock()
+		if m.store != nil {
+			return m.store, m.mu.RUnlock, nil
+		}
+		m.mu.RUnlock()
+		if err := m.open(); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (m *mirror) open() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return local("reading the mirror", os.ErrClosed)
+	}
+	if m.store != nil {
+		return nil
+	}
+	s, err := openStore(m.dir, m.remote.addr.url)
+	if err != nil {
+		return err
+	}
+	m.store = s
+	return nil
+}
+
+func (m *mirror) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	if m.store != nil {
+		m.store.close()
+		m.store = nil
+	}
+}
+
+// object reads an object of a kind.
+func (m *mirror) object(h plumbing.Hash, kind plumbing.ObjectType) ([]byte, error) {
+	s, done, err := m.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	p, at := s.find(h)
+	if p == nil {
+		return nil, fmt.Errorf("%s %s: %w", kind, h, errNotHeld)
+	}
+	typ, content, err := p.read(h, at)
+	if errors.Is(err, errDamaged) {
+		m.damaged.Store(true)
+	}
+	if err == nil && typ != kind {
+		err = unreadable("object %s is a %s, not a %s", h, typ, kind)
+	}
+	return content, err
+}
+
+// sizeOf an object, without reading it.
+func (m *mirror) sizeOf(h plumbing.Hash) (int64, error) {
+	s, done, err := m.use()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	p, at := s.find(h)
+	if p == nil {
+		return 0, fmt.Errorf("object %s: %w", h, errNotHeld)
+	}
+	n, err := p.sizeAt(at)
+	if errors.Is(err, errDamaged) {
+		m.damaged.Store(true)
+	}
+	return n, err
+}
+
+// check that a commit's files are all here and within the limits. Nothing is given out that was not
+// checked: a reader never finds half a tree.
+func (m *mirror) check(ctx context.Context, commit plumbing.Hash) (*tree, error) {
+	if t := m.seen.tree(commit); t != nil && !m.damaged.Load() {
+		return t, nil
+	}
+	l, err := m.links(commit)
+	if err != nil {
+		return nil, err
+	}
+	t := newTree(m, commit, l.tree)
+	if err := t.walk(ctx); err != nil {
+		return nil, err
+	}
+	m.seen.addTree(commit, t)
+	return t, nil
+}
+
+func (m *mirror) snapshot(commit plumbing.Hash, files *tree, rev fleet.Revision) (source.Snapshot, error) {
+	raw, err := m.object(commit, plumbing.CommitObject)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	c, err := parseCommit(raw)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	return source.Snapshot{Revision: rev, Subject: c.subject, Author: c.author, Files: files}, nil
+}
+
+// forgetTips makes the next fetch a full one.
+func (m *mirror) forgetTips() error {
+	s, done, err := m.use()
+	if err != nil {
+		return err
+	}
+	done()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for h := range s.tips {
+		s.dropTip(h)
+	}
+	return nil
+}
+
+// mend rebuilds the mirror in a new generation where it is damaged: every pack that is still whole goes
+// over, its index made anew. Nothing is held to be complete afterwards, so the next look fetches what is
+// lost. Until the new generation is in place the old one is read.
+func (m *mirror) mend(ctx context.Context) error {
+	s, done, err := m.use()
+	if err != nil {
+		return err
+	}
+	done()
+	if !m.damaged.Load() && !s.broken {
+		return nil
+	}
+	temp, err := os.MkdirTemp(m.dir, tempPrefix+"*")
+	if err != nil {
+		return local("rebuilding the mirror", err)
+	}
+	defer os.RemoveAll(temp) //nolint:errcheck // renamed, or removed at the next start
+	if err := m.salvage(ctx, s, temp); err != nil {
+		return err
+	}
+	_, highest, err := generations(m.dir)
+	if err == nil {
+		err = os.Rename(temp, filepath.Join(m.dir, generation(highest+1)))
+	}
+	if err == nil {
+		err = syncFolder(m.dir)
+	}
+	if err != nil {
+		return local("rebuilding the mirror", err)
+	}
+	fresh, err := openStore(m.dir, m.remote.addr.url)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.close()
+	m.store = fresh
+	m.damaged.Store(false)
+	m.seen.dropTrees()
+	return nil
+}
+
+// tryMend mends unless somebody has the turn, who does it. Where it fails, what is whole is read as it is.
+func (m *mirror) tryMend(ctx context.Context) {
+	if !m.damaged.Load() {
+		return
+	}
+	m.waiting.Add(1)
+	select {
+	case m.turn <- struct{}{}:
+		defer m.leave()
+		m.mend(ctx) //nolint:errcheck // see above
+	default:
+		m.waiting.Add(-1)
+	}
+}
+
+// salvage takes every pack of a store that is whole into a new generation.
+func (m *mirror) salvage(ctx context.Context, s *store, temp string) error {
+	if err := initGeneration(temp, m.remote.addr.url); err != nil {
+		return local("rebuilding the mirror", err)
+	}
+	paths, err := filepath.Glob(filepath.Join(s.dir, packFolder, "pack-*.pack"))
+	if err != nil {
+		return local("rebuilding the mirror", err)
+	}
+	in := intake{folder: filepath.Join(temp, packFolder), limits: m.limits, bytes: m.limits.MaxBytes}
+	for _, path := range paths {
+		p, err := salvageOne(ctx, in, path)
+		if p != nil {
+			p.close()
+		}
+		if err != nil && (isLocal(err) || ctx.Err() != nil) {
+			return err
+		}
+	}
+	return nil
+}
+
+func salvageOne(ctx context.Context, in intake, path string) (*pack, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	return in.take(ctx, f)
+}
+
+// refusals remembers commits that are over a limit, so that their packs are not fetched again and again.
+type refusals struct{ last []refusal }
+
+type refusal struct {
+	commit plumbing.Hash
+	err    error
+}
+
+func (r *refusals) of(commit plumbing.Hash) error {
+	for _, known := range r.last {
+		if known.commit == commit {
+			return known.err
+		}
+	}
+	return nil
+}
+
+func (r *refusals) note(commit plumbing.Hash, err error) {
+	const most = 16
+	if err == nil || fleet.KindOf(err) != fleet.Terminal {
+		return
+	}
+	if len(r.last) == most {
+		r.last = slices.Delete(r.last, 0, 1)
+	}
+	r.last = append(r.last, refusal{commit, err})
+}
