@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -264,6 +265,7 @@ func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	if err := s.process.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	awaitStopped(t, s.process.Process.Pid)
 	var once sync.Once
 	thaw = func() {
 		once.Do(func() {
@@ -274,6 +276,35 @@ func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	}
 	t.Cleanup(thaw)
 	return thaw
+}
+
+// awaitStopped waits for every thread: the signal is taken by one of them, and until that one is scheduled the others run on.
+func awaitStopped(t testing.TB, pid int) {
+	t.Helper()
+	deadline := time.Now().Add(stopLimit)
+	for {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(stats) == 0 {
+			t.Fatalf("threads of process %d: %v", pid, err)
+		}
+		if !slices.ContainsFunc(stats, runs) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// runs says whether a thread is anything but stopped; its state comes after its name in brackets.
+func runs(stat string) bool {
+	raw, err := os.ReadFile(stat)
+	if err != nil {
+		return false // ended
+	}
+	_, state, _ := strings.Cut(string(raw[max(0, strings.LastIndexByte(string(raw), ')')):]), " ")
+	return !strings.HasPrefix(state, "T")
 }
 
 // slots is how many members run on one machine at once, whatever the number of packages under test.

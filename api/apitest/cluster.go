@@ -14,6 +14,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -170,7 +171,33 @@ func (s *Server) AgentConfig(t testing.TB) *rest.Config {
 			t.Fatal(err)
 		}
 	}
+	for _, what := range []authorizationv1.ResourceAttributes{
+		{Verb: "get", Resource: "namespaces"},
+		{Verb: "create", Resource: "configmaps", Namespace: "flotilla-system"},
+		{Verb: "get", Resource: "configmaps", Namespace: "kube-system", Name: "extension-apiserver-authentication"},
+	} {
+		s.AwaitAllowed(t, "flotilla-system", "flotilla-agent", what)
+	}
 	return s.ServiceAccountConfig(t, "flotilla-system", "flotilla-agent")
+}
+
+// AwaitAllowed waits until a service account may do something that it was given a role for: the server takes in
+// roles and their bindings a moment after they are made.
+func (s *Server) AwaitAllowed(t testing.TB, namespace, name string, what authorizationv1.ResourceAttributes) {
+	t.Helper()
+	reviews := kubernetes.NewForConfigOrDie(s.Config).AuthorizationV1().SubjectAccessReviews()
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: "system:serviceaccount:" + namespace + ":" + name, ResourceAttributes: &what,
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
+	defer cancel()
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		answer, err := reviews.Create(ctx, review, metav1.CreateOptions{})
+		return err == nil && answer.Status.Allowed, err
+	})
+	if err != nil {
+		t.Fatalf("waited until %s/%s may %s %s: %v", namespace, name, what.Verb, what.Resource, err)
+	}
 }
 
 // ServiceAccountConfig reaches the server with a service account's own token and rights.

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
 )
@@ -49,6 +50,7 @@ func command() *cobra.Command {
 			if cfg.Kube, err = cluster(kubeconfig); err != nil {
 				return err
 			}
+			klog.SetLogger(cfg.Log) // the Kubernetes client's own words, in the same log
 			return agent.Run(cmd.Context(), cfg)
 		},
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -110,21 +109,37 @@ This command asks any one member of the fleet: the cluster your kubeconfig point
 	a.flags.AddFlags(root.PersistentFlags())
 	hideRare(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.SetUsageTemplate(root.UsageTemplate() + kubeFlagsNote)
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), usageLine, usageLineOfLeaves, 1) + kubeFlagsNote)
 	root.AddCommand(a.getCommand(), a.watchCommand(), a.explainCommand(), a.planCommand(), a.renderCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.versionCommand())
 	a.displayName(root)
 	return root
 }
 
+// A command with others below it is called with one of them.
+const (
+	usageLine         = "{{if .Runnable}}\n  {{.UseLine}}"
+	usageLineOfLeaves = "{{if and .Runnable (not .HasAvailableSubCommands)}}\n  {{.UseLine}}"
+)
+
 const kubeFlagsNote = `{{if .HasAvailableInheritedFlags}}
 kubectl's other flags for choosing a cluster and a user (--server, --token, --as, ...) work too.
 {{end}}`
 
-// hideRare kubeconfig flags from help texts: they work, and nobody has to read them each time.
+// hideRare kubeconfig flags from help texts: they work, and nobody has to read them each time. The
+// others are said in a line.
 func hideRare(flags *pflag.FlagSet) {
+	shown := map[string]string{
+		"kubeconfig":      "`file` to find the cluster with",
+		"context":         "`name` of the kubeconfig's context",
+		"namespace":       "`name` of the namespace; the context's where left out",
+		"request-timeout": "`time` that one answer may take, such as 10s",
+	}
 	flags.VisitAll(func(f *pflag.Flag) {
-		f.Hidden = !slices.Contains([]string{"kubeconfig", "context", "namespace", "request-timeout"}, f.Name)
+		f.Hidden = shown[f.Name] == ""
+		if !f.Hidden {
+			f.Usage = shown[f.Name]
+		}
 	})
 }
 

@@ -103,20 +103,20 @@ func opening(e *readapi.Explanation) string {
 	if e.Revision == "" {
 		return fmt.Sprintf("%s/%s has no release yet; %s sees:", e.Namespace, e.Rollout, e.SeenFrom)
 	}
-	runs := member + " runs none of it yet."
-	if e.Runs != "" {
-		runs = fmt.Sprintf("%s runs %s.", member, e.Runs.Short())
+	subject := member
+	if e.Runs != "" && e.Runs != e.Revision {
+		subject = fmt.Sprintf("%s runs %s. It", member, e.Runs.Short())
 	}
 	switch e.Verdict {
 	case "Go":
 		if e.State == "Pending" {
-			return fmt.Sprintf("%s It may start %s:", runs, release)
+			return fmt.Sprintf("%s may start %s:", subject, release)
 		}
-		return fmt.Sprintf("%s It has started %s:", runs, release)
+		return fmt.Sprintf("%s has started %s:", subject, release)
 	case "Done":
-		return fmt.Sprintf("%s succeeded with %s:", member, release)
+		return fmt.Sprintf("%s succeeded with %s:", subject, release)
 	case "Out":
-		return fmt.Sprintf("%s It has no part in %s:", runs, release)
+		return fmt.Sprintf("%s has no part in %s:", subject, release)
 	}
-	return fmt.Sprintf("%s It may not start %s:", runs, release)
+	return fmt.Sprintf("%s may not start %s:", subject, release)
 }

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -214,6 +216,7 @@ func (a *app) printMoving(r *readapi.Rollout) {
 		list = append(list, m)
 		name = max(name, len(m.Name))
 	}
+	slices.SortStableFunc(list, func(a, b *readapi.Member) int { return cmp.Compare(urgency(a), urgency(b)) })
 	for i, m := range list {
 		if i == mostMoving {
 			rows = append(rows, [2]string{" ", fmt.Sprintf("and %d more", len(list)-mostMoving)})
@@ -238,6 +241,14 @@ func (a *app) printMoving(r *readapi.Rollout) {
 	for _, row := range rows {
 		fmt.Fprintln(a.Out, row[0]+" "+row[1])
 	}
+}
+
+// urgency of a member, lowest first: who is in trouble, at work, soaks, is not heard.
+func urgency(m *readapi.Member) int {
+	if i := slices.Index([]string{"Failed", "Degraded", "Progressing", "Soaking"}, m.State); i >= 0 {
+		return i
+	}
+	return 4
 }
 
 // whyOf a member: what it signed about its trouble, else what is decided about it.

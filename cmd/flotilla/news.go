@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -89,13 +90,13 @@ func (f *follower) memberNews(m *readapi.Member, first bool, now time.Time) []en
 		from = max(0, len(m.Facts)-1)
 	}
 	var out []entry
-	for i, fact := range m.Facts[from:] {
+	for _, fact := range m.Facts[from:] {
 		if fact.Kind == fleet.Accepted.String() {
 			continue
 		}
 		e := entry{at: fact.Time, stage: m.Stage, member: string(m.Name), what: fact.Kind, why: fact.Detail}
-		if e.why == "" && from+i == len(m.Facts)-1 {
-			e.why = m.Because // it is about the last one
+		if e.why == "" && fact.Kind == fleet.Started.String() && m.State == "Progressing" {
+			e.why = m.Because
 		}
 		if e.at.IsZero() {
 			e.at = now
@@ -110,8 +111,9 @@ const longestWhat = len("Progressing")
 
 func (f *follower) line(e entry) string {
 	at := e.at.In(f.now().Location()).Format(time.TimeOnly)
-	return fmt.Sprintf("%s  %s  %s  %s  %s", f.paint(grey, at), pad(e.stage, f.widths.stage), pad(e.member, f.widths.name),
+	line := fmt.Sprintf("%s  %s  %s  %s  %s", f.paint(grey, at), pad(e.stage, f.widths.stage), pad(e.member, f.widths.name),
 		f.paint(colourOf(e.what), pad(e.what, longestWhat)), e.why)
+	return strings.TrimRight(line, " ")
 }
 
 func colourOf(what string) paint {

@@ -184,8 +184,8 @@ func (a *app) printPlan(p *preview.Plan) {
 	}
 	fit(rows)
 	table(a.Out, rows)
-	fmt.Fprintln(a.Out, wrap(fmt.Sprintf("  at best %s; at most %s at work at once; a release that fails everywhere reaches %d",
-		plainDuration(seconds(p.BestSeconds)), plural(p.AtOnce, "cluster"), p.FailsAt), 0, 2))
+	fmt.Fprintln(a.Out, "  "+wrap(fmt.Sprintf("at best %s; at most %s at work at once; a release that fails everywhere reaches %d",
+		plainDuration(seconds(p.BestSeconds)), plural(p.AtOnce, "cluster"), p.FailsAt), 2, 2))
 	a.printOut(p)
 	for _, w := range p.Warnings {
 		fmt.Fprintf(a.Out, "%s %s\n", a.paint(yellow, "!"), wrap(w, 2, 2))

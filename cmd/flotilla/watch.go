@@ -104,13 +104,14 @@ func (f *follower) follow(ctx context.Context) error {
 	var since time.Time
 	for {
 		seen := false
+		var end ended
 		err := f.connect(ctx, func() { seen = true })
 		switch {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !f.again, fleet.KindOf(err) != fleet.Retryable, errors.Is(err, errHalted), errors.Is(err, readapi.ErrGone):
+		case !f.again, fleet.KindOf(err) != fleet.Retryable, errors.As(err, &end), errors.Is(err, readapi.ErrGone):
 			return err
 		case seen || since.IsZero():
 			since = time.Now()
@@ -144,7 +145,8 @@ func (f *follower) connect(ctx context.Context, seen func()) error {
 	})
 }
 
-var errHalted = errors.New("halted")
+// ended is a rollout's own end: what is seen of it may be seen again, and says the same.
+type ended struct{ error }
 
 // over says whether there is anything left to wait for.
 func (f *follower) over(r *readapi.Rollout) (bool, error) {
@@ -162,9 +164,9 @@ func (f *follower) over(r *readapi.Rollout) (bool, error) {
 	case c.Status == "True":
 		return true, nil
 	case c.Reason == v1alpha1.ReasonHalted:
-		return true, fmt.Errorf("%s %w: %s", f.name, errHalted, c.Message)
+		return true, ended{fmt.Errorf("%s halted: %s", f.name, c.Message)}
 	case stalled.Status == "True" && r.Plan.IsZero():
-		return true, fmt.Errorf("%s cannot begin (%s): %s", f.name, stalled.Reason, stalled.Message)
+		return true, ended{fmt.Errorf("%s cannot begin (%s): %s", f.name, stalled.Reason, stalled.Message)}
 	}
 	return false, nil
 }

@@ -196,6 +196,11 @@ func (t *turn) deliver(ctx context.Context, r rendered) error {
 	outcome, err := t.Deliverer.Deliver(ctx, r.Release)
 	t.report.Took.Apply = t.Clock().Elapsed - began
 	t.report.Outcome = outcome
+	if outcome.Changed() {
+		took := t.report.Took
+		t.Log.Info("delivered", "rollout", t.name.String(), "revision", string(r.Revision), "changes", outcome.Summary(),
+			"fetch", took.Fetch.String(), "decide", took.Decide.String(), "render", took.Render.String(), "apply", took.Apply.String())
+	}
 	if err != nil {
 		t.trouble(v1alpha1.ConditionApplied, err)
 		if fleet.KindOf(err) == fleet.Retryable {

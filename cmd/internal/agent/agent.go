@@ -186,7 +186,9 @@ func (t *turn) seal(ctx context.Context) error {
 
 // fetch looks for a newer revision. A source that cannot be read stops nothing that runs.
 func (t *turn) fetch(ctx context.Context) error {
+	began := t.Clock().Elapsed
 	snap, next, err := t.Heads.Latest(ctx, t.report.Rollout.Spec.Source, t.report.Rollout.Settings)
+	t.report.Took.Fetch = t.Clock().Elapsed - began
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSourceReady, err)
 	}
@@ -291,7 +293,9 @@ func (t *turn) compile(ctx context.Context) error {
 
 // decide asks the sequencer, and adds the one stop that is in no record: suspend, where the rollout is written.
 func (t *turn) decide(context.Context) error {
+	began := t.Clock().Elapsed
 	d := sequencer.Decide(t.plan, t.Ledger, t.Self.ID, t.now)
+	t.report.Took.Decide = t.Clock().Elapsed - began
 	if d.Reason == sequencer.MayStart && t.report.Rollout.Settings.Suspend {
 		d.Verdict, d.Reason = sequencer.Hold, sequencer.Stopped
 		d.Stops = []fleet.Command{{Verb: fleet.Pause, Reason: "spec.suspend is true"}}

@@ -15,6 +15,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -41,6 +42,8 @@ type Controller struct {
 	NameOf func(fleet.MemberID) fleet.Name
 	// Watch tells which objects of a rollout to look at for drift.
 	Watch func(ctx context.Context, name fleet.RolloutName, serviceAccount string)
+	// Look at a source now: somebody asked for it.
+	Look func(v1alpha1.Source)
 	// Changed is called after each turn that people might see something of.
 	Changed func()
 
@@ -49,12 +52,13 @@ type Controller struct {
 	wakes   chan event.GenericEvent
 	pending map[fleet.RolloutName]bool
 	ringing chan struct{}
+	asked   map[fleet.RolloutName]string // the last request to look now that was heard
 }
 
 // NewController has its channels.
 func NewController() *Controller {
 	return &Controller{
-		reports: map[fleet.RolloutName]Report{}, pending: map[fleet.RolloutName]bool{},
+		reports: map[fleet.RolloutName]Report{}, pending: map[fleet.RolloutName]bool{}, asked: map[fleet.RolloutName]string{},
 		wakes: make(chan event.GenericEvent), ringing: make(chan struct{}, 1),
 	}
 }
@@ -66,6 +70,7 @@ func (c *Controller) SetupWithManager(mgr ctrl.Manager) error {
 		Named("fleetrollout").
 		For(&v1alpha1.FleetRollout{}, builder.WithPredicates(spoken)).
 		WatchesRawSource(source.Channel(c.wakes, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{SkipNameValidation: new(true)}). // several agents may live in one process
 		Complete(c)
 }
 
@@ -149,6 +154,7 @@ func (c *Controller) hear(ctx context.Context, name fleet.RolloutName, object *v
 	if object == nil {
 		return nil
 	}
+	c.hearRequest(name, object)
 	atHome := isHome(object) && !c.Homes.IsDeclared(name)
 	reason := object.Annotations[v1alpha1.AnnotationPause]
 	if _, asked := object.Annotations[v1alpha1.AnnotationPause]; asked && reason == "" {
@@ -173,6 +179,18 @@ func (c *Controller) hear(ctx context.Context, name fleet.RolloutName, object *v
 	}
 	c.Homes.Set(name, settingsFrom(object.Spec))
 	return c.Home.Seal(ctx, name, object.Spec)
+}
+
+// hearRequest to look at the source now; each value of the annotation is one request.
+func (c *Controller) hearRequest(name fleet.RolloutName, object *v1alpha1.FleetRollout) {
+	request := object.Annotations[v1alpha1.AnnotationReconcile]
+	c.mu.Lock()
+	news := request != "" && c.asked[name] != request
+	c.asked[name] = request
+	c.mu.Unlock()
+	if news {
+		c.Look(object.Spec.Source)
+	}
 }
 
 func (c *Controller) letGo(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout) error {
@@ -205,7 +223,13 @@ func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v
 // copyHere keeps this member's copy of a rollout that lives elsewhere. It is written when the seal
 // changes, and only where its namespace is; nil where there is nothing to show.
 func (c *Controller) copyHere(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *Report) (*v1alpha1.FleetRollout, error) {
-	if r.Rollout.Author == "" || r.Rollout.Author == string(c.Agent.Self.ID) {
+	switch {
+	case r.Rollout.Author == string(c.Agent.Self.ID):
+		return object, nil
+	case r.Rollout.Author == "":
+		if object != nil && object.Labels[v1alpha1.LabelOrigin] == v1alpha1.OriginRepository && c.Homes.Gone(name) {
+			return nil, client.IgnoreNotFound(c.Client.Delete(ctx, object)) // its file was taken out; what it delivered stays
+		}
 		return object, nil
 	}
 	if r.Rollout.Withdrawn {

@@ -330,7 +330,7 @@ func (r *running) wire(self fleet.Member, mgr ctrl.Manager, cluster *kube.Cluste
 		Promises: promises, Ledger: r.ledger, PutBlob: r.node.PutBlob, Clock: r.clock,
 	}
 	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = mgr.GetClient(), r.homes, r.ledger, r.heard, r.roster.nameOf
-	c.Changed = r.notify.Notify
+	c.Changed, c.Look = r.notify.Notify, r.heads.Ask
 	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) {
 		inventory, err := cluster.Inventory(ctx, name)
 		if err != nil {

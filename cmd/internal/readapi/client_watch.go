@@ -36,14 +36,18 @@ func (c *Client) Watch(ctx context.Context, name fleet.RolloutName, seen func(Ro
 		cancel(fmt.Errorf("agent at %s said nothing for %s", response.Request.URL.Host, silence))
 	})
 	defer quiet.Stop()
-	err = readEvents(response.Body, func() { quiet.Reset(silence) }, seen)
-	if cause := context.Cause(ctx); cause != nil && err != nil {
+	var own error
+	err = readEvents(response.Body, func() { quiet.Reset(silence) }, func(r Rollout) (done bool, err error) {
+		done, own = seen(r)
+		return done, own
+	})
+	switch cause := context.Cause(ctx); {
+	case err == nil, own != nil:
+		return own
+	case cause != nil:
 		return cause
 	}
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", name, err)
-	}
-	return nil
+	return fmt.Errorf("watch %s: %w", name, err)
 }
 
 // readEvents reads server-sent events as the server writes them: an optional kind, one line of data.

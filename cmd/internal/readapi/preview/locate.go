@@ -3,9 +3,11 @@
 package preview
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +27,7 @@ func (d *document) at(n *yaml.Node) Where {
 	return w
 }
 
-func (d *document) fault(n *yaml.Node, format string, args ...any) error {
+func (d *document) fault(n *yaml.Node, format string, args ...any) *Fault {
 	return &Fault{d.at(n), fmt.Errorf(format, args...)}
 }
 
@@ -35,7 +37,7 @@ func (d *document) decode(into any) []error {
 	if err != nil {
 		return []error{d.mismatch(err)}
 	}
-	var faults []error
+	var faults []*Fault
 	for _, s := range strict {
 		var field kjson.FieldError
 		if !errors.As(s, &field) {
@@ -48,7 +50,12 @@ func (d *document) decode(into any) []error {
 		}
 		faults = append(faults, d.fault(d.find(field.FieldPath()), "%s: %s", field.FieldPath(), what))
 	}
-	return faults
+	slices.SortStableFunc(faults, func(a, b *Fault) int { return cmp.Compare(a.Line, b.Line) })
+	out := make([]error, len(faults))
+	for i, f := range faults {
+		out[i] = f
+	}
+	return out
 }
 
 var (

@@ -10,6 +10,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,7 +98,8 @@ func kindOf(word string) (fleet.FactKind, error) {
 	return 0, fmt.Errorf("no fact is called %q", word)
 }
 
-// Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume".
+// Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume by c1", or
+// "resume" for all stops.
 // "eu" and "us" are all of a stage in the order of their ranks, "eu#0" is the first of them.
 func (w *World) Tell(lines ...string) error {
 	for _, line := range lines {
@@ -112,11 +114,10 @@ func (w *World) Tell(lines ...string) error {
 				ID: fleet.DigestOf("test", []byte(line)), Time: w.clock.Unix(),
 			})
 		case len(words) == 1 && words[0] == "resume":
-			c := fleet.Command{Rollout: w.Plan.Rollout, Verb: fleet.Resume, Time: w.clock.Unix()}
-			for _, stop := range w.commands {
-				c.Lifts = append(c.Lifts, stop.ID)
-			}
-			w.commands = append(w.commands, c)
+			w.lift(w.commands)
+		case len(words) == 3 && words[0] == "resume":
+			by := IDOf(fleet.Name(words[2]))
+			w.lift(slices.DeleteFunc(slices.Clone(w.commands), func(c fleet.Command) bool { return c.By != by }))
 		case len(words) == 2:
 			err = w.say(words[0], words[1], detail)
 		default:
@@ -127,6 +128,15 @@ func (w *World) Tell(lines ...string) error {
 		}
 	}
 	return nil
+}
+
+// lift the stops among these commands.
+func (w *World) lift(stops []fleet.Command) {
+	c := fleet.Command{Rollout: w.Plan.Rollout, Verb: fleet.Resume, Time: w.clock.Unix()}
+	for _, stop := range stops {
+		c.Lifts = append(c.Lifts, stop.ID)
+	}
+	w.commands = append(w.commands, c)
 }
 
 func (w *World) say(who, what, detail string) error {
