@@ -325,9 +325,9 @@ func TestErrorsOfServers(t *testing.T) {
 			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
 			fmt.Fprintf(w, "001e# service=git-upload-pack\n0000")
 			for i := 0; ; i++ {
-				line := fmt.Sprintf("%040x refs/heads/%0200d\n", i+1, i)
+				line := fmt.Sprintf("%040x refs/heads/%030000d\n", i+1, i)
 				if i == 0 {
-					line = fmt.Sprintf("%040x refs/heads/%0200d\x00agent=x\n", i+1, i)
+					line = fmt.Sprintf("%040x refs/heads/%030000d\x00agent=x\n", i+1, i)
 				}
 				if _, err := fmt.Fprintf(w, "%04x%s", len(line)+4, line); err != nil {
 					return

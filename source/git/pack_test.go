@@ -31,7 +31,7 @@ func evolve(o *origin, r *rand.Rand, commits int) []plumbing.Hash {
 	all := files{}
 	for i := range 8 {
 		var b strings.Builder
-		for range 400 {
+		for range 120 {
 			fmt.Fprintf(&b, "key%d: %d\n", r.IntN(1000), r.Uint64())
 		}
 		all[fmt.Sprintf("dir%d/file%d.yaml", i%3, i)] = b.String()
@@ -54,8 +54,8 @@ func evolve(o *origin, r *rand.Rand, commits int) []plumbing.Hash {
 // TestReadsWhatGitReads compares every object of a mirror full of deltas with what git says of it.
 func TestReadsWhatGitReads(t *testing.T) {
 	o, m := newOrigin(t), newMirrors(t, Limits{})
-	evolve(o, rand.New(rand.NewPCG(1, 2)), 60)
-	o.git("repack", "-adfq", "--depth=50", "--window=50")
+	evolve(o, rand.New(rand.NewPCG(1, 2)), 40)
+	o.git("repack", "-adfq", "--depth=50", "--window=10")
 	latest(t, m, o.src())
 	mir := m.mirror(parsed(t, o.src()).addr)
 	deltas := 0
@@ -294,7 +294,7 @@ func TestSlowPack(t *testing.T) {
 	var p packOf
 	at := p.blob(bytes.Repeat([]byte("x"), 60_000))
 	delta := grow(60_000, 30<<20)
-	for range 500 {
+	for range 200 {
 		p.offsetDelta(at, delta)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
