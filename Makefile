@@ -31,6 +31,10 @@ demo: build ## a fleet of four clusters on this machine, and a rollout through i
 bench: ## benchmarks
 	@go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-fleet
+bench-fleet: ## a fleet on this machine, measured: commit to ready beside kubectl, idle agents
+	@.ci/bench-fleet
+
 .PHONY: generate
 generate: ## what is generated from api/v1alpha1: deep copies and CRDs
 	@.ci/generate

@@ -5,6 +5,7 @@
 //
 //	flotilla-demo          runs the acts, then leaves everything running to play with; Ctrl-C ends it
 //	flotilla-demo --once   runs the acts, checks each outcome, prints a table; exit 1 if any differs
+//	flotilla-demo --bench 9   the same, and then measures changes of one cluster beside kubectl
 //
 // It is started by make demo, which builds what it needs: devfleet (FLOTILLA_DEVFLEET) and, beside
 // its own binary, flotilla-agent and flotilla.
@@ -27,10 +28,11 @@ import (
 
 func main() {
 	once := flag.Bool("once", false, "run the acts, check them, and end")
+	rounds := flag.Int("bench", 0, "after the acts, measure so many changes of one cluster beside kubectl (KUBECTL names it), and end")
 	dir := flag.String("dir", "", "keep everything in this folder; left out: a temporary one, removed at the end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *once, *dir)
+	err := run(ctx, *once || *rounds > 0, *rounds, *dir)
 	stop()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "flotilla-demo:", err)
@@ -38,7 +40,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, once bool, dir string) error {
+func run(ctx context.Context, once bool, rounds int, dir string) error {
 	devfleet, agent, err := programs()
 	if err != nil {
 		return err
@@ -70,6 +72,9 @@ func run(ctx context.Context, once bool, dir string) error {
 	}
 	results := play.perform(ctx, acts)
 	printTable(os.Stdout, results)
+	if rounds > 0 && failure(results) == nil {
+		return (&bench{play: play, kubectl: os.Getenv("KUBECTL"), rounds: rounds}).run(ctx, os.Stdout)
+	}
 	if err := failure(results); err != nil || once || ctx.Err() != nil {
 		return err
 	}

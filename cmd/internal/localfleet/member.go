@@ -5,6 +5,7 @@ package localfleet
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -28,6 +30,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/deploy"
 )
 
@@ -257,6 +260,25 @@ func applyOne(ctx context.Context, client dynamic.Interface, mapper meta.Resetta
 		resource = client.Resource(mapping.Resource).Namespace(namespace)
 	}
 	_, err = resource.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: "localfleet", Force: true})
+	return err
+}
+
+// Annotate one FleetRollout, named by a manifest with nothing but metadata in it.
+func (m *Member) Annotate(ctx context.Context, manifest []byte) error {
+	object := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(manifest, &object.Object); err != nil {
+		return err
+	}
+	client, err := dynamic.NewForConfig(m.Config)
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": object.GetAnnotations()}})
+	if err != nil {
+		return err
+	}
+	resource := v1alpha1.GroupVersion.WithResource("fleetrollouts")
+	_, err = client.Resource(resource).Namespace(object.GetNamespace()).Patch(ctx, object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 
