@@ -188,13 +188,3 @@ func lifts(commands []fleet.Command) map[fleet.Digest]bool {
 	}
 	return lifted
 }
-
-// Withdrawn says whether the rollout was ended by a command.
-func Withdrawn(commands []fleet.Command) bool {
-	for _, c := range commands {
-		if c.Verb == fleet.Withdraw {
-			return true
-		}
-	}
-	return false
-}

@@ -303,7 +303,7 @@ func drawPart(t *rapid.T, whole *ledger) *ledger {
 // member with few facts can only be too late.
 func TestEvidenceIsMonotone(t *testing.T) {
 	var opened, kept int
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 5, func(t *rapid.T) {
 		p := drawPlan(t)
 		more := drawLives(t, p)
 		fewer := drawPart(t, more)
@@ -334,7 +334,7 @@ func TestEvidenceIsMonotone(t *testing.T) {
 // TestPermitOnlyWithholds: commands turn Go into Hold and back, nothing else.
 func TestPermitOnlyWithholds(t *testing.T) {
 	var held, lifted int
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 10, func(t *rapid.T) {
 		p := drawPlan(t)
 		l := drawPart(t, drawLives(t, p))
 		free := newLedger()
@@ -373,12 +373,16 @@ func drawCommands(t *rapid.T, p *Plan, l *ledger) {
 		}
 	}
 	slices.SortFunc(stops, func(a, b fleet.Digest) int { return strings.Compare(a.String(), b.String()) })
+	if rapid.Bool().Draw(t, "healthy by word") {
+		l.hear(resume(100, stops...))
+	}
 	for n := range rapid.IntRange(0, 5).Draw(t, "commands") {
 		if rapid.Bool().Draw(t, "pause") {
 			l.hear(pause(n, fmt.Sprint(n)))
 			stops = append(stops, commandID(n))
 		} else if len(stops) > 0 {
-			l.hear(resume(n, rapid.SliceOf(rapid.SampledFrom(stops)).Draw(t, "lifts")...))
+			from := rapid.IntRange(0, len(stops)-1).Draw(t, "lifts from")
+			l.hear(resume(n, stops[from:]...))
 		}
 	}
 	other := pause(99, "of another rollout")
@@ -389,7 +393,7 @@ func drawCommands(t *rapid.T, p *Plan, l *ledger) {
 // TestEqualFactsEqualDecisions: the order in which facts and commands arrived shows nowhere (I17).
 func TestEqualFactsEqualDecisions(t *testing.T) {
 	several := 0
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 5, func(t *rapid.T) {
 		p := drawPlan(t)
 		l := drawLives(t, p)
 		drawCommands(t, p, l)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -168,6 +169,13 @@ func commandID(n int) fleet.Digest { return fleet.DigestOf("test/command", []byt
 
 // at is a moment of the one machine that has not rebooted.
 func at(d time.Duration) fleet.Moment { return fleet.Moment{Elapsed: d, Boot: "boot-1"} }
+
+// checks a property in rounds: rapid's hundred cases begin small, and are too few for what is rare.
+func checks(t *testing.T, rounds int, property func(*rapid.T)) {
+	for range rounds {
+		rapid.Check(t, property)
+	}
+}
 
 // golden compares with a file of testdata; UPDATE_GOLDEN=1 rewrites it.
 func golden(t *testing.T, name, got string) {

@@ -29,8 +29,10 @@ const (
 	RestStage = "rest"
 	// AllStage is the one stage of AllAtOnce.
 	AllStage = "all"
-	// CanaryLabel is what the automatic stages look for.
-	CanaryLabel, CanaryValue = "ring", "canary"
+	// CanaryLabel with CanaryValue is what the automatic stages look for.
+	CanaryLabel = "ring"
+	// CanaryValue of CanaryLabel.
+	CanaryValue = "canary"
 
 	maxStages           = 32
 	minProgressDeadline = 10 * time.Second

@@ -5,12 +5,12 @@ package sequencer
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -97,7 +97,7 @@ func TestProgress(t *testing.T) {
 
 // attempt that Begin began, or no.
 func attempt(before, after Progress) string {
-	if cmp.Equal(before, after) {
+	if reflect.DeepEqual(before, after) {
 		return "no"
 	}
 	return fmt.Sprint(after.Attempts)
@@ -298,7 +298,7 @@ func drawPace(t *rapid.T) Pace {
 // Begins, with its agent restarted at every single step.
 func TestProgressProperties(t *testing.T) {
 	total := map[string]int{}
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 3, func(t *rapid.T) {
 		m := machine{}
 		w := witness{pace: drawPace(t), said: map[fleet.FactKind]time.Duration{}}
 		p := Progress{}.Begin(planA, m.now())
@@ -314,7 +314,7 @@ func TestProgressProperties(t *testing.T) {
 			twin := restarted(t, p)
 			next, said, wait := p.Observe(o, w.pace, m.now())
 			again, saidAgain, waitAgain := twin.Observe(o, w.pace, m.now())
-			if !cmp.Equal(next, again) || !slices.Equal(said, saidAgain) || wait != waitAgain {
+			if !reflect.DeepEqual(next, again) || !slices.Equal(said, saidAgain) || wait != waitAgain {
 				t.Fatalf("a restart changes %+v %v %s to %+v %v %s", next, said, wait, again, saidAgain, waitAgain)
 			}
 			for _, k := range said {
@@ -342,7 +342,7 @@ func (w *witness) meddle(t *rapid.T, p Progress, now fleet.Moment, total map[str
 	if due, _ := p.MayRetry(now); due || rapid.IntRange(0, 9).Draw(t, "impatient") == 9 && p.Phase != Retrying {
 		before := p
 		p = p.Begin(planA, now)
-		if before.Phase != Retrying && !cmp.Equal(before, p) {
+		if before.Phase != Retrying && !reflect.DeepEqual(before, p) {
 			t.Fatalf("Begin changed %+v to %+v", before, p)
 		}
 		if before.Phase == Retrying {
@@ -351,7 +351,7 @@ func (w *witness) meddle(t *rapid.T, p Progress, now fleet.Moment, total map[str
 	}
 	if rapid.IntRange(0, 19).Draw(t, "refused") == 19 {
 		next, said := p.Fail(w.pace, now)
-		if p.Phase != Working && (len(said) > 0 || !cmp.Equal(p, next)) {
+		if p.Phase != Working && (len(said) > 0 || !reflect.DeepEqual(p, next)) {
 			t.Fatalf("Fail changed %+v to %+v and said %v", p, next, said)
 		}
 		for _, k := range said {
@@ -397,7 +397,7 @@ func restarted(t tb, p Progress) Progress {
 	if err := json.Unmarshal(b, &out); err != nil {
 		t.Fatal(err)
 	}
-	if !cmp.Equal(p, out) {
+	if !reflect.DeepEqual(p, out) {
 		t.Fatalf("%s is read back as %+v, was %+v", b, out, p)
 	}
 	return out
@@ -407,7 +407,7 @@ func restarted(t tb, p Progress) Progress {
 // on the way says nothing earlier than the other.
 func TestRebootNeverShortens(t *testing.T) {
 	var later int
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 5, func(t *rapid.T) {
 		pace := drawPace(t)
 		pace.ProgressDeadline = 1e6 * time.Second
 		steady, shaken := machine{}, machine{}

@@ -377,7 +377,8 @@ func (s *stage) wait(d time.Duration) {
 
 // settle lets everybody act until nothing comes of it: what one says may let another one go.
 func (s *stage) settle() {
-	for s.act() || s.spread() && s.act() {
+	for moved := true; moved; {
+		moved = s.act() || s.spread() && s.act()
 	}
 }
 

@@ -78,7 +78,7 @@ func deepBlock(n int) string {
 }
 
 // processorTime of this process, on all its threads. Unlike a clock it leaves out what else the machine does.
-func processorTime(t *testing.T) time.Duration {
+func processorTime(t testing.TB) time.Duration {
 	t.Helper()
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

@@ -15,9 +15,9 @@ func (l *layer) checkLocal(text string) error {
 	case text == "":
 		return l.refuse("", "a path is empty")
 	case isRemote(text):
-		return l.refuse(text, "%s is not in the source, and nothing is fetched from elsewhere; copy it into the source", clip(text))
+		return l.refuse(text, "%s is not in the source, and nothing is fetched from elsewhere; copy it into the source", clip(firstLine(text)))
 	case path.IsAbs(text):
-		return l.refuse(text, "%s: a path must be relative to its kustomization", clip(text))
+		return l.refuse(text, "%s: a path must be relative to its kustomization", clip(firstLine(text)))
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func TestIsRemote(t *testing.T) {
 		"host:org/repo":              true,
 		"github.com/org/repo":        true,
 		"GitHub.com:org/repo":        true,
-		" https://example.com/space": true,
+		"\thttps://example.com/tab":  true,
 	} {
 		if got := isRemote(text); got != want {
 			t.Errorf("isRemote(%q) = %v", text, got)
@@ -37,7 +37,7 @@ func TestIsRemote(t *testing.T) {
 		"{apiVersion: builtin}":                          false,
 		"@host/org/repo":                                 false,
 		"git@host/org/repo: x\napiVersion: builtin\n":    true,
-		"http: //x":                                      true,
+		"http: //x": true,
 	} {
 		if got := beginsRemote(text); got != want {
 			t.Errorf("beginsRemote(%q) = %v", text, got)

@@ -53,7 +53,7 @@ type Manifest struct {
 
 // Render builds the payload for one member. It may be called from several goroutines at once.
 //
-// An error is a terminal fleet.Error wherever the payload is at fault: PathVariable and PathNotFound
+// An error is a terminal fleet.Error wherever the payload is at fault: Invalid, PathVariable and PathNotFound
 // (the path), RenderFailed (kustomize), InvalidManifest (an object), ContainsFlotilla, EmptyRender (R12)
 // and TooLarge (a bound). An error of Files itself is handed on, and is retryable unless Files says otherwise.
 func Render(in Input) (m Manifest, err error) {

@@ -133,6 +133,9 @@ func (w *walk) load(l *layer) (*types.Kustomization, error) {
 		return nil, l.refuse("", "%s", readable(err.Error()))
 	}
 	k.FixKustomization() // moves deprecated fields to where this walk looks for them, as kustomize does
+	if k.CheckEmpty() != nil && len(l.above) > 1 {
+		return nil, l.refuse("", "%s is named as a base, and is empty", shown(l.dir))
+	}
 	if k.CheckEmpty() != nil {
 		return nil, failure(v1alpha1.ReasonEmptyRender, "%s is empty; nothing is deleted (R12)", l.file)
 	}

@@ -62,41 +62,45 @@ func topicNames(fleetID fleet.Digest, zone string) (records, heartbeats string) 
 	return base + "/records", base + "/heartbeats"
 }
 
-// followZones joins the topics of zones as the roster names them, and leaves them.
+// followZones joins the topics of zones as the roster names them, and leaves them. The first were joined
+// by Run, so that nothing is said before somebody listens.
 func (w *wire) followZones(ctx context.Context) {
-	joined := map[string]func(){}
 	defer func() {
-		for _, leave := range joined {
+		for _, leave := range w.zones {
 			leave()
 		}
 	}()
 	for {
-		wanted := map[string]bool{}
-		for _, member := range w.roster().Members() {
-			wanted[member.Zone] = true
-		}
-		for zone, leave := range joined {
-			if !wanted[zone] {
-				leave()
-				delete(joined, zone)
-			}
-		}
-		for zone := range wanted {
-			if joined[zone] != nil {
-				continue
-			}
-			leave, err := w.followZone(ctx, zone)
-			if err != nil {
-				w.cfg.Log.Error(err, "zone not followed", "zone", zone)
-				continue
-			}
-			joined[zone] = leave
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.zonesNow:
+			w.updateZones(ctx)
 		}
+	}
+}
+
+func (w *wire) updateZones(ctx context.Context) {
+	wanted := map[string]bool{}
+	for _, member := range w.roster().Members() {
+		wanted[member.Zone] = true
+	}
+	for zone, leave := range w.zones {
+		if !wanted[zone] {
+			leave()
+			delete(w.zones, zone)
+		}
+	}
+	for zone := range wanted {
+		if w.zones[zone] != nil {
+			continue
+		}
+		leave, err := w.followZone(ctx, zone)
+		if err != nil {
+			w.cfg.Log.Error(err, "zone not followed", "zone", zone)
+			continue
+		}
+		w.zones[zone] = leave
 	}
 }
 
@@ -310,7 +314,8 @@ func (w *wire) send(ctx context.Context, zone string, b *batch) {
 func (w *wire) publishTo(ctx context.Context, name string, message []byte) {
 	topic := w.topics.get(name)
 	if topic == nil {
-		return // not joined yet, or left: who connects reconciles
+		w.counts.undelivered.Add(1)
+		return // a zone that is just coming or going
 	}
 	if err := topic.Publish(ctx, message); err != nil && ctx.Err() == nil {
 		w.counts.undelivered.Add(1)

@@ -71,6 +71,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		serving:  map[peer.ID]bool{},
 		behind:   map[string]lifeID{},
 		topics:   topicTable{joined: map[string]*pubsub.Topic{}},
+		zones:    map[string]func(){},
 	}
 	if w.pubsub, err = w.newGossip(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: gossip: %w", err), h.Close())

@@ -183,6 +183,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.updateZones(ctx)
 	n.running.Store(w)
 	close(n.ready)
 	n.cfg.Log.Info("mesh is up", "member", n.id, "addresses", n.Addresses())

@@ -50,8 +50,8 @@ func (n *Node) Peers() []PeerState {
 	return peers
 }
 
-// Self is what the others are told of this member. Its Duplicate says that another live agent uses
-// this key.
+// Self is what the others are told of this member. Connected says that Run listens, Addresses where, and
+// Duplicate that another live agent uses this key.
 func (n *Node) Self() PeerState {
 	member, ok := n.roster().Member(n.id)
 	if !ok {
