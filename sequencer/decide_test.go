@@ -199,13 +199,6 @@ func TestSickToleratesAsManyAsTheStage(t *testing.T) {
 	}
 }
 
-func TestWithdrawn(t *testing.T) {
-	withdraw := fleet.Command{Rollout: checkout, Verb: fleet.Withdraw, ID: commandID(9)}
-	if Withdrawn([]fleet.Command{pause(1, "x"), resume(2, commandID(1))}) || !Withdrawn([]fleet.Command{pause(1, "x"), withdraw}) {
-		t.Error("Withdrawn")
-	}
-}
-
 func TestTallies(t *testing.T) {
 	p := planOf(t, "stages: [{name: first, size: 8, maxUnavailable: 4}, {name: second, size: 1}, {name: third}]", members(10))
 	l := newLedger()

@@ -12,14 +12,6 @@ import (
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
-// Reasons that only this stage gives; the others are in api/v1alpha1/conditions.go.
-const (
-	// ReasonPathVariable: spec.source.path asks for something that the member does not have.
-	ReasonPathVariable = "PathVariable"
-	// ReasonContainsFlotilla: the payload carries kinds of fleet.flotilla.dev.
-	ReasonContainsFlotilla = "ContainsFlotilla"
-)
-
 // mostListed is how many names a sentence lists before it counts the rest.
 const mostListed = 8
 

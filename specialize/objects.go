@@ -100,7 +100,7 @@ func (o object) check() (identity, error) {
 	case kind == "":
 		return identity{}, notAnObject(o.where, "it has no kind")
 	case gv.Group == v1alpha1.GroupVersion.Group:
-		return identity{}, failure(ReasonContainsFlotilla,
+		return identity{}, failure(v1alpha1.ReasonContainsFlotilla,
 			"the payload contains a %s (%s); payloads may not carry %s kinds", kind, o.where, gv.Group)
 	}
 	id := identity{group: gv.Group, kind: kind}

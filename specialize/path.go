@@ -87,7 +87,7 @@ func fill(template string, m fleet.Member) (string, error) {
 		}
 		name, tail, closed := strings.Cut(after, "}")
 		if !closed {
-			return "", failure(ReasonPathVariable, "%s: ${%s has no closing }", template, after)
+			return "", failure(v1alpha1.ReasonPathVariable, "%s: ${%s has no closing }", template, after)
 		}
 		value, err := lookUp(template, name, m)
 		if err != nil {
@@ -108,11 +108,11 @@ func lookUp(template, name string, m fleet.Member) (string, error) {
 		return usable(template, "the name of the cluster", string(m.Name), m)
 	case "ZONE":
 		if m.Zone == "" {
-			return "", failure(ReasonPathVariable, "%s: %s has no zone", template, m.Name)
+			return "", failure(v1alpha1.ReasonPathVariable, "%s: %s has no zone", template, m.Name)
 		}
 		return usable(template, "the zone", m.Zone, m)
 	}
-	return "", failure(ReasonPathVariable, "%s: there is no variable ${%s} (there are: ${CLUSTER}, ${ZONE}, ${LABEL_<key>})", template, name)
+	return "", failure(v1alpha1.ReasonPathVariable, "%s: there is no variable ${%s} (there are: ${CLUSTER}, ${ZONE}, ${LABEL_<key>})", template, name)
 }
 
 // labelOf is the value of the member's label whose key reads as key once its other characters are _.
@@ -134,9 +134,9 @@ func labelOf(template, key string, m fleet.Member) (string, error) {
 		if len(all) > 0 {
 			has = list(all)
 		}
-		return "", failure(ReasonPathVariable, "%s: %s has no label %q (it has: %s)", template, m.Name, key, has)
+		return "", failure(v1alpha1.ReasonPathVariable, "%s: %s has no label %q (it has: %s)", template, m.Name, key, has)
 	}
-	return "", failure(ReasonPathVariable, "%s: ${LABEL_%s} may be any of the labels %s of %s; rename all but one",
+	return "", failure(v1alpha1.ReasonPathVariable, "%s: ${LABEL_%s} may be any of the labels %s of %s; rename all but one",
 		template, key, strings.Join(matching, ", "), m.Name)
 }
 
@@ -154,7 +154,7 @@ func variableOf(key string) string {
 func usable(template, what, value string, m fleet.Member) (string, error) {
 	other := strings.ContainsFunc(value, func(r rune) bool { return !isLetterOrDigit(r) && !strings.ContainsRune("-_.", r) })
 	if value == "" || other || value == "." || strings.Contains(value, "..") {
-		return "", failure(ReasonPathVariable, "%s: %s of %s is %q; in a path it must be letters, digits, -, _ and single dots",
+		return "", failure(v1alpha1.ReasonPathVariable, "%s: %s of %s is %q; in a path it must be letters, digits, -, _ and single dots",
 			template, what, m.Name, value)
 	}
 	return value, nil

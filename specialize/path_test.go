@@ -60,7 +60,7 @@ func TestFill(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("fill(%q): got error %v, want %q", tt.template, err, tt.says)
 		}
-		if fleet.KindOf(err) != fleet.Terminal || fleet.ReasonOf(err, "") != ReasonPathVariable {
+		if fleet.KindOf(err) != fleet.Terminal || fleet.ReasonOf(err, "") != v1alpha1.ReasonPathVariable {
 			t.Errorf("fill(%q): %v is not a terminal PathVariable", tt.template, err)
 		}
 	}

@@ -38,6 +38,7 @@ const (
 	ReasonRefNotFound   = "RefNotFound"   // no such branch or commit
 	ReasonEmptySource   = "EmptySource"   // the repository has no commit
 	ReasonPathNotFound  = "PathNotFound"  // no such folder in the source
+	ReasonPathVariable  = "PathVariable"  // spec.source.path names a variable this member has not
 	ReasonEmptyRender   = "EmptyRender"   // no object came out; nothing is deleted (R12)
 	ReasonTooLarge      = "TooLarge"      // over a bound of bytes, files or objects
 
@@ -59,6 +60,7 @@ const (
 	ReasonImmutableField         = "ImmutableField"         // a field cannot be changed in place
 	ReasonConflict               = "Conflict"               // an object belongs to another rollout
 	ReasonInvalidManifest        = "InvalidManifest"        // not a Kubernetes object, or one the server refuses
+	ReasonContainsFlotilla       = "ContainsFlotilla"       // a payload may not carry fleet.flotilla.dev kinds
 	ReasonUnknownKind            = "UnknownKind"            // the API server does not know the kind
 
 	// Available.

@@ -195,7 +195,7 @@ func TestManyInvalidManifests(t *testing.T) {
 func TestKindAndItsObjectsInOnePayload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.allowEverywhere("flotilla", everything)
+	s.allowEverywhere("flotilla")
 	group := s.namespace + ".example.com"
 	s.dropCRD(group)
 	r := s.release("1", shop(group, "corner", "size"), settings, crd(group, "size"))
@@ -239,7 +239,7 @@ func TestKindAndItsObjectsInOnePayload(t *testing.T) {
 func TestNamespaceInThePayload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.allowEverywhere("flotilla", everything)
+	s.allowEverywhere("flotilla")
 	other := s.namespace + "-other"
 	namespace := fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s}}`, other)
 	inside := fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: %s}}`, other)
@@ -466,12 +466,12 @@ func TestServerIsDown(t *testing.T) {
 // TestServerIsFrozen and thaws: what was asked meanwhile is tried again, and nothing was done by halves.
 func TestServerIsFrozen(t *testing.T) {
 	s := newSite(t)
-	s.cluster.Timeout = 300 * time.Millisecond
 	s.deliver(s.release("1", settings))
+	impatient := &kube.Cluster{Config: s.cluster.Config, Timeout: 300 * time.Millisecond}
 	thaw := s.server.Freeze(t)
-	_, err := s.cluster.Deliver(context.Background(), s.release("2", settings, service))
+	_, err := impatient.Deliver(context.Background(), s.release("2", settings, service))
 	s.wantError(err, fleet.Retryable, v1alpha1.ReasonApplyFailed)
-	_, err = s.cluster.Health(context.Background(), s.rollout(), "flotilla")
+	_, err = impatient.Health(context.Background(), s.rollout(), "flotilla")
 	s.wantError(err, fleet.Retryable, v1alpha1.ReasonApplyFailed)
 	thaw()
 	s.eventually("delivered after the thaw", func() bool {
@@ -480,22 +480,27 @@ func TestServerIsFrozen(t *testing.T) {
 	})
 }
 
-// TestFrozenInTheMiddle: the server hangs after the inventory is written.
+// TestFrozenInTheMiddle: the server hangs after the inventory is written, and the agent is stopped meanwhile.
 func TestFrozenInTheMiddle(t *testing.T) {
 	s := newSite(t)
 	s.deliver(s.release("1", settings))
-	s.cluster = &kube.Cluster{Config: s.cluster.Config, Timeout: 300 * time.Millisecond}
 	r := s.release("2", service)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	asked := 0
 	var thaw func()
 	r.Fence = func(context.Context) error {
 		if asked++; asked == 3 { // the inventory, the stage, the object
 			thaw = s.server.Freeze(t)
+			time.AfterFunc(300*time.Millisecond, cancel)
 		}
 		return nil
 	}
-	_, err := s.cluster.Deliver(context.Background(), r)
-	s.wantError(err, fleet.Retryable, v1alpha1.ReasonApplyFailed, "Service "+s.namespace+"/web")
+	_, err := s.cluster.Deliver(ctx, r)
+	s.wantError(err, fleet.Retryable, v1alpha1.ReasonApplyFailed, "Service "+s.namespace+"/web: ")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the cause is lost: %v", err)
+	}
 	thaw()
 	r.Fence = nil
 	s.eventually("completed after the thaw", func() bool {
@@ -539,7 +544,7 @@ data: {value: "1"}`
 func TestClusterScopedKinds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.allowEverywhere("flotilla", everything)
+	s.allowEverywhere("flotilla")
 	name := s.namespace + "-reader"
 	manifest := fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: %s, namespace: wrong}, rules: []}`, name)
 	s.wantSummary(s.deliver(s.release("1", settings, manifest)), "2 created")

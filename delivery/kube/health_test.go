@@ -63,7 +63,7 @@ func TestHealthOfADeployment(t *testing.T) {
 func TestHealthOfACustomKind(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.allowEverywhere("flotilla", everything)
+	s.allowEverywhere("flotilla")
 	group := s.namespace + ".example.com"
 	s.dropCRD(group)
 	s.deliver(s.release("1", crd(group, "size"), shop(group, "corner", "size")))

@@ -118,7 +118,7 @@ func TestTenantStaysInItsNamespace(t *testing.T) {
 func TestPruneIsTheAccounts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.allowEverywhere("flotilla", everything)
+	s.allowEverywhere("flotilla")
 	other := apitest.Namespace(t)
 	away := fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: away, namespace: %s}}`, other)
 	s.deliver(s.release("1", settings, away))

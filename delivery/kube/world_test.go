@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,7 +56,8 @@ func newSite(t *testing.T) *site {
 		cluster: &kube.Cluster{Config: server.AgentConfig(t), Timeout: 10 * time.Second},
 	}
 	s.account("flotilla")
-	s.allow("flotilla", rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"*"}})
+	s.allow("flotilla", everything)
+	server.AwaitAllowed(t, s.namespace, "flotilla", authorizationv1.ResourceAttributes{Verb: "*", Group: "*", Resource: "*", Namespace: s.namespace})
 	return s
 }
 
@@ -83,11 +85,11 @@ func (s *site) allow(account string, rules ...rbacv1.PolicyRule) {
 	})
 }
 
-// allowEverywhere allows an account something in the whole cluster.
-func (s *site) allowEverywhere(account string, rules ...rbacv1.PolicyRule) {
+// allowEverywhere allows an account everything in the whole cluster.
+func (s *site) allowEverywhere(account string) {
 	s.Helper()
 	name := s.namespace + "-" + account
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{everything}}
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: s.namespace}},
@@ -95,6 +97,7 @@ func (s *site) allowEverywhere(account string, rules ...rbacv1.PolicyRule) {
 	}
 	s.create(role)
 	s.create(binding)
+	s.server.AwaitAllowed(s, s.namespace, account, authorizationv1.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"})
 	s.Cleanup(func() {
 		if err := errors.Join(s.admin.Delete(context.Background(), role), s.admin.Delete(context.Background(), binding)); err != nil {
 			s.Error(err)
@@ -202,7 +205,7 @@ func (s *site) eventually(what string, is func() bool) {
 	}
 }
 
-// versions of all that the namespace's rollouts have, and of all ConfigMaps in it, in lines.
+// versions of all that the namespace's rollouts have, and of all ConfigMaps that are made in it, in lines.
 func (s *site) versions() string {
 	s.Helper()
 	var lines []string
@@ -218,6 +221,9 @@ func (s *site) versions() string {
 			s.Fatal(err)
 		}
 		for _, o := range list.Items {
+			if o.GetName() == "kube-root-ca.crt" {
+				continue // the server's own, which comes when it comes
+			}
 			if namespace == s.namespace || strings.Contains(o.GetName(), s.namespace) {
 				add(&o)
 			}

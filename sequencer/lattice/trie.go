@@ -128,8 +128,8 @@ func (n *node) fingerprint() fleet.Digest {
 	} else {
 		buf := make([]byte, 0, fanout*len(n.print))
 		for _, part := range n.parts {
-			print := part.fingerprint()
-			buf = append(buf, print[:]...)
+			part := part.fingerprint()
+			buf = append(buf, part[:]...)
 		}
 		n.print = fleet.DigestOf("flotilla.dev/lattice-node", buf)
 	}

@@ -40,6 +40,8 @@ type wire struct {
 	// asks are reconciliations that somebody thinks are due.
 	asks   chan ask
 	topics topicTable
+	// zones that are followed, and how to leave each: first Run's, then followZones' alone.
+	zones map[string]func()
 	// dialNow and zonesNow wake a loop: the roster or the connections are others.
 	dialNow, zonesNow chan struct{}
 	rechecks          atomic.Uint64

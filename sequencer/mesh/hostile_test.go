@@ -373,7 +373,7 @@ func TestBadAnswers(t *testing.T) {
 		{"noise", func(byte, []byte) []byte { return []byte{3, 200, 1, 2} }},
 		{"out of turn", func(byte, []byte) []byte { return mesh.TakenFrame() }},
 		{"a hello", func(byte, []byte) []byte { return mesh.HelloFrame(fleet.Digest{1}) }},
-		{"its own question", func(kind byte, body []byte) []byte {
+		{"its own question", func(kind byte, _ []byte) []byte {
 			if kind == hello {
 				return differs
 			}

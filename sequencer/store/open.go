@@ -93,7 +93,7 @@ func openFile(path string) (*bbolt.DB, error) {
 			Timeout:      lockTimeout,
 			FreelistType: bbolt.FreelistMapType,
 			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				opened, err := os.OpenFile(name, flag, mode) //nolint:gosec // the agent names its own store
+				opened, err := os.OpenFile(name, flag, mode)
 				file = opened
 				return opened, err
 			},

@@ -203,22 +203,32 @@ func (t *turn) deliver(ctx context.Context, r rendered) error {
 	}
 	if err != nil {
 		t.trouble(v1alpha1.ConditionApplied, err)
-		if fleet.KindOf(err) == fleet.Retryable {
-			t.wake(t.retryInterval())
-			return nil
-		}
-		if t.promise.Progress.Phase != sequencer.Working {
-			return nil
-		}
-		return t.observe(ctx, delivery.Health{State: delivery.Failed, Because: err.Error()})
+		return t.hindered(ctx, err)
 	}
 	health, err := t.Deliverer.Health(ctx, t.name, r.ServiceAccount)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionAvailable, err)
-		t.wake(t.retryInterval())
-		return nil
+		return t.hindered(ctx, &fleet.Error{Kind: fleet.Retryable, Err: err})
 	}
 	t.report.Health = health
+	return t.observe(ctx, health)
+}
+
+// hindered: an attempt that cannot go on runs into its progress deadline like one that does not get
+// healthy, or it would hold its slot for ever; one that is refused for good has failed. What merely heals
+// is tried again.
+func (t *turn) hindered(ctx context.Context, why error) error {
+	retryable := fleet.KindOf(why) == fleet.Retryable
+	if retryable {
+		t.wake(t.retryInterval())
+	}
+	if t.promise.Progress.Phase != sequencer.Working {
+		return nil
+	}
+	health := delivery.Health{State: delivery.Failed, Because: why.Error()}
+	if retryable {
+		health.State = delivery.Progressing
+	}
 	return t.observe(ctx, health)
 }
 

@@ -210,7 +210,14 @@ func (t *turn) accept(ctx context.Context) error {
 		return t.nothingYet(ctx)
 	}
 	candidate := sequencer.Release{Seal: rollout.Digest(), Term: rollout.Term, Number: rollout.Number, Revision: revision}
-	switch sequencer.Accept(t.promise.Accepted, candidate, order) {
+	accepted := t.promise.Accepted
+	if t.promise.Author != "" && t.promise.Author != rollout.Author {
+		if t.promise.Author == fleet.AuthorGit && !t.Rollouts.Gone(t.name) {
+			return nil // the repository that declared it was not read (yet): nobody else's word replaces it
+		}
+		accepted = sequencer.Release{} // it moved to another home: numbers of two authors do not compare
+	}
+	switch sequencer.Accept(accepted, candidate, order) {
 	case sequencer.Ignore:
 		t.trouble(v1alpha1.ConditionSealed, &fleet.Error{
 			Kind: fleet.Refused, Reason: v1alpha1.ReasonForeignAuthor,

@@ -366,3 +366,38 @@ func TestKilledDuringApply(t *testing.T) {
 		t.Errorf("%d attempts for one release", ams.last.Promise.Progress.Attempts)
 	}
 }
+
+// An attempt that the cluster hinders runs into its deadline: it must not hold its slot for ever.
+func TestHinderedAttemptFails(t *testing.T) {
+	w := newWorld(t)
+	w.git.Commit("main", files("1"))
+	ams := w.site("ams")
+	ams.cluster.Apply = func(delivery.Release, delivery.ObjectID) error { return errors.New("connection refused") }
+	w.turns(40 * time.Second)
+	if !w.said("ams", "nyc", fleet.Failed) {
+		t.Fatal("the attempt did not fail in 40s, its deadline is 30s")
+	}
+	ams.cluster.Apply = nil
+	w.turns(3 * time.Minute)
+	w.want(everyone1) // the retry worked
+}
+
+// A rollout that moves from a member to the fleet repository is taken, whatever the numbers are; while the
+// repository cannot be read, nobody else's word replaces it.
+func TestMoveToAnotherHome(t *testing.T) {
+	w := newWorld(t)
+	w.sealed.Author = string(w.site("nyc").member.ID)
+	w.sealed.Number = 41
+	w.git.Commit("main", files("1"))
+	w.turns(3 * time.Minute)
+	w.want(everyone1)
+	w.seal() // by git, with number 2
+	w.git.Commit("main", files("2"))
+	w.turns(4 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+	w.sealed.Author = string(w.site("nyc").member.ID)
+	w.sealed.Number = 99
+	w.git.Commit("main", files("3"))
+	w.turns(4 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+}

@@ -172,8 +172,10 @@ func (c *Controller) hear(ctx context.Context, name fleet.RolloutName, object *v
 	if !object.DeletionTimestamp.IsZero() {
 		return c.letGo(ctx, name, object)
 	}
+	before := object.DeepCopy()
 	if controllerutil.AddFinalizer(object, homeFinalizer) {
-		if err := c.Client.Update(ctx, object); err != nil {
+		// A patch of the finalizer alone: what the user wrote stays as it was written.
+		if err := c.Client.Patch(ctx, object, client.MergeFrom(before)); err != nil {
 			return err
 		}
 	}
@@ -200,8 +202,9 @@ func (c *Controller) letGo(ctx context.Context, name fleet.RolloutName, object *
 	if err := c.Home.Withdraw(ctx, name); err != nil {
 		return err
 	}
+	before := object.DeepCopy()
 	controllerutil.RemoveFinalizer(object, homeFinalizer)
-	return client.IgnoreNotFound(c.Client.Update(ctx, object))
+	return client.IgnoreNotFound(c.Client.Patch(ctx, object, client.MergeFrom(before)))
 }
 
 // show the turn in the cluster: the copy, where the rollout lives elsewhere, and the status.

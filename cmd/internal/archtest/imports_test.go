@@ -3,11 +3,12 @@
 package archtest
 
 import (
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -287,16 +288,20 @@ func brokenTrees(t *testing.T, folder string, names []string, check func(*tree) 
 	}
 }
 
-// repository is the tree that this test is in.
+// repository is the tree that this test is in, read once for all tests.
 func repository(t *testing.T) *tree {
 	t.Helper()
-	root := filepath.Join("..", "..", "..")
-	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
-		t.Fatalf("the repository's root is not where it was: %v", err)
-	}
-	whole, err := load(os.DirFS(root).(fs.ReadDirFS))
+	whole, err := readRepository()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return whole
 }
+
+var readRepository = sync.OnceValues(func() (*tree, error) {
+	root := filepath.Join("..", "..", "..")
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		return nil, fmt.Errorf("the repository's root is not where it was: %w", err)
+	}
+	return load(os.DirFS(root))
+})

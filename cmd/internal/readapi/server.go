@@ -108,7 +108,7 @@ func (s *Server) routes() {
 	} {
 		s.mux.HandleFunc("/"+APIVersion+path, handle)
 	}
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		s.problem(w, http.StatusNotFound, Problem{
 			Error: "there is nothing at this path",
 			Hint:  "this agent answers under /" + APIVersion + "/: version, members, rollouts",

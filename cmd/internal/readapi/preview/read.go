@@ -54,14 +54,9 @@ func Read(path string, stdin io.Reader) (Manifests, error) {
 }
 
 func readFile(path string) (Manifests, error) {
-	file, err := os.Open(path)
+	body, err := os.ReadFile(path)
 	if err != nil {
 		return Manifests{}, err
-	}
-	defer file.Close()
-	body, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return Manifests{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return Parse(filepath.ToSlash(path), body)
 }
