@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -94,8 +95,11 @@ func (f Fact) Encode() []byte {
 	return appendBytes(b, []byte(Cut(f.Detail)))
 }
 
-// FactKey is the key under which a member says this milestone of a plan: once.
-func FactKey(plan Digest, kind FactKind) string { return plan.String() + "/" + kind.String() }
+// FactKey is the key under which a member says this milestone of a plan: once. The kind is a number, so
+// that a member to whom it is news computes the same key.
+func FactKey(plan Digest, kind FactKind) string {
+	return plan.String() + "/" + strconv.Itoa(int(kind))
+}
 
 // DecodeFact reads the body of a record of KindFact. The key must be the fact's own.
 func DecodeFact(r *Record) (Fact, error) {

@@ -33,7 +33,7 @@ func firstRelease(ctx context.Context, p *play) (map[string]time.Duration, error
 	if err != nil {
 		return nil, err
 	}
-	took, err := p.stageTimes(ctx, "fra-1", head, at, 2*time.Minute, "canary", "eu", "us")
+	took, err := p.stageTimes(ctx, release{head, at}, "canary", "eu", "us")
 	if err != nil {
 		return took, err
 	}
@@ -60,7 +60,7 @@ func (p *play) inOrder(ctx context.Context) error {
 }
 
 func badRelease(ctx context.Context, p *play) (map[string]time.Duration, error) {
-	commit, _, err := p.release(ctx, "2.0.0-bad", "web 2.0.0, which never gets ready")
+	bad, err := p.release(ctx, "2.0.0-bad", "web 2.0.0, which never gets ready")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func badRelease(ctx context.Context, p *play) (map[string]time.Duration, error) 
 			return false, err.Error()
 		}
 		_, failed := said(r, "ams-1", fleet.Failed.String())
-		return r.Revision.Commit() == commit && failed, stageSentences(r)
+		return r.Revision.Commit() == bad.commit && failed, stageSentences(r)
 	})
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func badRelease(ctx context.Context, p *play) (map[string]time.Duration, error) 
 		return nil, err
 	}
 	p.say("  par-1 healed itself in %.1fs", time.Since(deleted).Seconds())
-	return nil, p.onlyCanaryStarted(ctx, commit)
+	return nil, p.onlyCanaryStarted(ctx, bad.commit)
 }
 
 // onlyCanaryStarted checks that a release that is bad touched nobody but the canary, which went back.
@@ -120,11 +120,11 @@ func (p *play) onlyCanaryStarted(ctx context.Context, commit string) error {
 }
 
 func fix(ctx context.Context, p *play) (map[string]time.Duration, error) {
-	commit, at, err := p.release(ctx, "2.0.1", "web 2.0.1, the fix")
+	fixed, err := p.release(ctx, "2.0.1", "web 2.0.1, the fix")
 	if err != nil {
 		return nil, err
 	}
-	took, err := p.stageTimes(ctx, "fra-1", commit, at, 2*time.Minute, "canary", "eu", "us")
+	took, err := p.stageTimes(ctx, fixed, "canary", "eu", "us")
 	return took, errors.Join(err, p.inOrder(ctx))
 }
 
@@ -132,11 +132,11 @@ func killed(ctx context.Context, p *play) (map[string]time.Duration, error) {
 	nyc := p.fleet.Member("nyc-1")
 	p.say("  kill -9 nyc-1, cluster and agent")
 	nyc.Kill()
-	commit, at, err := p.release(ctx, "2.1.0", "web 2.1.0")
+	next, err := p.release(ctx, "2.1.0", "web 2.1.0")
 	if err != nil {
 		return nil, err
 	}
-	took, err := p.stageTimes(ctx, "fra-1", commit, at, 2*time.Minute, "canary", "eu")
+	took, err := p.stageTimes(ctx, next, "canary", "eu")
 	if err != nil {
 		return took, err
 	}
@@ -145,7 +145,7 @@ func killed(ctx context.Context, p *play) (map[string]time.Duration, error) {
 	if err := nyc.Revive(ctx); err != nil {
 		return took, err
 	}
-	if _, err := p.stageTimes(ctx, "fra-1", commit, at, 2*time.Minute, "us"); err != nil {
+	if _, err := p.stageTimes(ctx, next, "us"); err != nil {
 		return took, err
 	}
 	took["us"] = time.Since(back)

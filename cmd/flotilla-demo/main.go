@@ -49,7 +49,7 @@ func run(ctx context.Context, once bool, rounds int, dir string) error {
 		if dir, err = os.MkdirTemp("", "flotilla-demo-"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 	}
 	topology, err := deploy.Files.ReadFile("dev/four.txt")
 	if err != nil {

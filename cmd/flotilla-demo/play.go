@@ -68,17 +68,18 @@ func read(folder string) (map[string]string, error) {
 }
 
 // release commits another image of the payload.
-func (p *play) release(ctx context.Context, tag, message string) (commit string, at time.Time, err error) {
+func (p *play) release(ctx context.Context, tag, message string) (release, error) {
 	payload, err := read("staged/payload")
 	if err != nil {
-		return "", time.Time{}, err
+		return release{}, err
 	}
 	payload["base/web.yaml"] = strings.ReplaceAll(payload["base/web.yaml"], "web:1.0.0", "web:"+tag)
-	commit, err = p.fleet.Git.Commit(ctx, "web", "main", message, payload)
-	if err == nil {
-		p.say("commit %s %q", commit[:7], message)
+	commit, err := p.fleet.Git.Commit(ctx, "web", "main", message, payload)
+	if err != nil {
+		return release{}, err
 	}
-	return commit, time.Now(), err
+	p.say("commit %s %q", commit[:7], message)
+	return release{commit, time.Now()}, nil
 }
 
 // seen is the rollout as one member knows it.
@@ -90,20 +91,28 @@ func (p *play) seen(ctx context.Context, from string) (readapi.Rollout, error) {
 	return client.Rollout(ctx, web)
 }
 
-// stageTimes waits until the named stages have succeeded with the commit, and says how long each took since at.
-func (p *play) stageTimes(ctx context.Context, from, commit string, at time.Time, within time.Duration, stages ...string) (map[string]time.Duration, error) {
+// release is a commit of the payload and when it was made.
+type release struct {
+	commit string
+	at     time.Time
+}
+
+// stageTimes waits until the named stages have succeeded with the release, as fra-1 knows it, and says
+// how long after the commit each had.
+func (p *play) stageTimes(ctx context.Context, of release, stages ...string) (map[string]time.Duration, error) {
+	const from, within = "fra-1", 2 * time.Minute
 	took := map[string]time.Duration{}
 	err := p.fleet.Await(ctx, "stages "+strings.Join(stages, ", "), within, func(ctx context.Context) (bool, string) {
 		r, err := p.seen(ctx, from)
 		if err != nil {
 			return false, err.Error()
 		}
-		if r.Revision.Commit() != commit {
+		if r.Revision.Commit() != of.commit {
 			return false, fmt.Sprintf("%s still knows %s", from, r.Revision.Short())
 		}
 		for _, s := range r.Stages {
 			if _, known := took[s.Name]; !known && s.Succeeded == s.Clusters {
-				took[s.Name] = time.Since(at)
+				took[s.Name] = time.Since(of.at)
 				p.say("  %s: %d of %d succeeded", s.Name, s.Succeeded, s.Clusters)
 			}
 		}

@@ -61,12 +61,15 @@ func (a *app) printStages(r *readapi.Rollout) {
 	for i := range r.Stages {
 		name = max(name, min(mostStageName, len(r.Stages[i].Name)))
 	}
-	row := func(mark, stage, bar, done, failed, offline, took string) {
-		line := mark + " " + pad(stage, name) + "  " + bar + " " + padLeft(done, 9) + padLeft(failed, 6) + padLeft(offline, 6) + padLeft(took, 7)
+	row := func(front, bar string, numbers [4]string) {
+		line := pad(front, name) + "  " + bar + " "
+		for i, to := range [4]int{9, 6, 6, 7} {
+			line += padLeft(numbers[i], to)
+		}
 		fmt.Fprintln(a.Out, strings.TrimRight(line, " "))
 	}
-	fmt.Fprintln(a.Out)
-	row(" ", "STAGE", pad("CLUSTERS", barWidth), "DONE", "FAIL", "OFFL", "FOR")
+	fmt.Fprint(a.Out, "\n  ")
+	row("STAGE", pad("CLUSTERS", barWidth), [4]string{"DONE", "FAIL", "OFFL", "FOR"})
 	for i := range r.Stages {
 		s := &r.Stages[i]
 		members := membersOf(r, s.Name)
@@ -76,8 +79,10 @@ func (a *app) printStages(r *readapi.Rollout) {
 				offline++
 			}
 		}
-		row(a.mark(s.Phase), clip(s.Name, mostStageName), a.bar(members, barWidth),
-			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed+s.Degraded), fmt.Sprint(offline), a.took(s, members))
+		fmt.Fprint(a.Out, a.mark(s.Phase), " ")
+		row(clip(s.Name, mostStageName), a.bar(members, barWidth), [4]string{
+			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed + s.Degraded), fmt.Sprint(offline), a.took(s, members),
+		})
 	}
 }
 

@@ -101,3 +101,45 @@ func TestNewsOfAnotherPlan(t *testing.T) {
 		}
 	}
 }
+
+// TestOver: what ends a watch, and how.
+func TestOver(t *testing.T) {
+	ready := func(status, reason string) readapi.Condition {
+		return readapi.Condition{Type: "Ready", Status: status, Reason: reason, Message: "why"}
+	}
+	stalled := readapi.Condition{Type: "Stalled", Status: "True", Reason: "Invalid", Message: "no member"}
+	for name, test := range map[string]struct {
+		planned    bool
+		conditions []readapi.Condition
+		revision   string
+		done       bool
+		err        string
+	}{
+		"complete":                        {true, []readapi.Condition{ready("True", "RolloutComplete")}, "", true, ""},
+		"complete, with exceptions":       {true, []readapi.Condition{ready("True", "RolloutCompleteWithExceptions")}, "", true, ""},
+		"under way":                       {true, []readapi.Condition{ready("False", "Progressing")}, "", false, ""},
+		"paused":                          {true, []readapi.Condition{ready("False", "Paused")}, "", false, ""},
+		"nobody is heard":                 {true, []readapi.Condition{ready("Unknown", "NotHeard")}, "", false, ""},
+		"halted":                          {true, []readapi.Condition{ready("False", "Halted")}, "", true, "apps/web halted: why"},
+		"no word yet":                     {false, nil, "", false, ""},
+		"nothing to begin with":           {false, []readapi.Condition{stalled}, "", true, "apps/web cannot begin (Invalid): no member"},
+		"stalled here, elsewhere not":     {true, []readapi.Condition{ready("False", "Progressing"), stalled}, "", false, ""},
+		"the revision that is waited for": {true, []readapi.Condition{ready("True", "RolloutComplete")}, "a1b2", true, ""},
+		"another one, complete":           {true, []readapi.Condition{ready("True", "RolloutComplete")}, "77ab", false, ""},
+		"another one, halted":             {true, []readapi.Condition{ready("False", "Halted")}, "77ab", false, ""},
+	} {
+		r := readapi.Rollout{Namespace: "apps", Name: "web", Revision: "main@sha1:a1b2c3d4", Conditions: test.conditions}
+		if test.planned {
+			r.Plan[0] = 1
+		}
+		f := &follower{app: &app{now: now}, name: r.FullName(), revision: test.revision}
+		done, err := f.over(&r)
+		message := ""
+		if err != nil {
+			message = err.Error()
+		}
+		if done != test.done || message != test.err {
+			t.Errorf("%s: %v %q, want %v %q", name, done, message, test.done, test.err)
+		}
+	}
+}

@@ -32,8 +32,6 @@ type Members struct {
 	Self   func() mesh.PeerState
 	Peers  func() []mesh.PeerState
 	Log    logr.Logger
-
-	shown map[string]bool
 }
 
 // Run keeps the copies until ctx ends. Nothing is written unless something changed.

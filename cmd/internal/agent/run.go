@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -27,7 +28,6 @@ import (
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/fleetrepo"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
-	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/delivery/kube"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	client, err := kubernetes.NewForConfig(cfg.Kube)
+	clientset, err := kubernetes.NewForConfig(cfg.Kube)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
@@ -60,9 +60,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	lease := lease{client: client, namespace: cfg.Namespace, identity: identity, log: cfg.Log}
+	lease := lease{client: clientset, namespace: cfg.Namespace, identity: identity, log: cfg.Log}
 	return lease.hold(ctx, func(ctx context.Context) error {
-		r := &running{cfg: cfg, client: client}
+		r := &running{cfg: cfg, client: clientset}
 		return r.run(ctx)
 	})
 }
@@ -277,7 +277,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	cluster := &kube.Cluster{Config: r.cfg.Kube, Namespace: r.cfg.Namespace}
 	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) { r.control.Wake(name) }}
 	promises := &KubePromises{Client: r.client, Namespace: r.cfg.Namespace}
-	r.wire(self, mgr, cluster, watcher, promises, log)
+	r.wire(parts{self: self, client: mgr.GetClient(), cluster: cluster, watcher: watcher, promises: promises, log: log})
 	if err := r.control.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
@@ -318,26 +318,36 @@ func (r *running) manager() (ctrl.Manager, error) {
 	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
 }
 
+// parts that wire puts together.
+type parts struct {
+	self     fleet.Member
+	client   client.Client
+	cluster  *kube.Cluster
+	watcher  *kube.Watcher
+	promises Promises
+	log      logger
+}
+
 // wire the pipeline: the one place where the stages meet their implementations.
-func (r *running) wire(self fleet.Member, mgr ctrl.Manager, cluster *kube.Cluster, watcher *kube.Watcher, promises Promises, log logger) {
+func (r *running) wire(p parts) {
 	c := r.control
 	c.Agent = &Agent{
-		Self: self, Rollouts: r.homes, Heads: r.heads, Renderer: &CachedRenderer{}, Deliverer: cluster,
-		Promises: promises, Ledger: r.ledger, Clock: r.clock, Log: log,
+		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: &CachedRenderer{}, Deliverer: p.cluster,
+		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
 	}
 	c.Home = &Home{
 		Self: r.id, Roster: func() []fleet.Member { return r.roster.get().Members() },
-		Promises: promises, Ledger: r.ledger, PutBlob: r.node.PutBlob, Clock: r.clock,
+		Promises: p.promises, Ledger: r.ledger, PutBlob: r.node.PutBlob, Clock: r.clock,
 	}
-	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = mgr.GetClient(), r.homes, r.ledger, r.heard, r.roster.nameOf
+	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = p.client, r.homes, r.ledger, r.heard, r.roster.nameOf
 	c.Changed, c.Look = r.notify.Notify, r.heads.Ask
 	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) {
-		inventory, err := cluster.Inventory(ctx, name)
+		inventory, err := p.cluster.Inventory(ctx, name)
 		if err != nil {
-			log.V(1).Info("drift is seen by interval only", "rollout", name.String(), "why", err.Error())
+			p.log.V(1).Info("drift is seen by interval only", "rollout", name.String(), "why", err.Error())
 			return
 		}
-		watcher.Watch(name, account, slices.Concat(inventory.Objects, []delivery.ObjectID{}))
+		p.watcher.Watch(name, account, inventory.Objects)
 	}
 }
 

@@ -229,9 +229,9 @@ func (w *world) site(name string) *site {
 }
 
 // turns gives every member one turn a second for a while.
-func (w *world) turns(for_ time.Duration) {
+func (w *world) turns(span time.Duration) {
 	w.t.Helper()
-	for end := w.now + for_; w.now < end; w.now += time.Second {
+	for end := w.now + span; w.now < end; w.now += time.Second {
 		for _, s := range w.members {
 			s.turn()
 		}

@@ -74,6 +74,9 @@ func (s *spawner) start(ctx context.Context, name, logFile string, cmd *exec.Cmd
 
 func (p *process) wait() {
 	err := p.cmd.Wait()
+	if err == nil {
+		err = errors.New("exit status 0")
+	}
 	p.mu.Lock()
 	p.err = err
 	p.mu.Unlock()
@@ -127,5 +130,5 @@ func (p *process) failure() error {
 	if len(tail) > most {
 		tail = tail[len(tail)-most:]
 	}
-	return fmt.Errorf("%s ended (%v); the end of %s:\n%s", p.name, p.err, p.log.Name(), tail)
+	return fmt.Errorf("%s ended (%w); the end of %s:\n%s", p.name, p.err, p.log.Name(), tail)
 }

@@ -4,6 +4,7 @@ package readapi
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -298,4 +299,24 @@ func TestReadEventsOfAnything(t *testing.T) {
 			t.Fatalf("%d seen, %v", seen, err)
 		}
 	})
+}
+
+// TestHeadersAreBounded: nobody fills the agent's memory before they have said who they are.
+func TestHeadersAreBounded(t *testing.T) {
+	address, _ := startAgent(t, newBackend())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // HTTP/1.1, to see the status
+	defer transport.CloseIdleConnections()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/v1/version", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+strings.Repeat("x", 2*maxHeaderBytes))
+	response, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("status %s", response.Status)
+	}
 }
