@@ -25,6 +25,7 @@ var acts = []act{
 	{"a bad release", "halts at the canary; the others keep and heal 1.0.0", badRelease},
 	{"a fix", "everywhere, canary first", fix},
 	{"nyc-1 killed (-9)", "the others go on; it catches up", killed},
+	{"kubectl on par-1", "reaches all; copies are read-only and can stop it", byKubectl},
 }
 
 func firstRelease(ctx context.Context, p *play) (map[string]time.Duration, error) {

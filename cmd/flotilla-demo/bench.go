@@ -166,7 +166,7 @@ func (s *sample) shares(log string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var last string
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {

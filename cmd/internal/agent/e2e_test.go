@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,10 +248,10 @@ func TestHello(t *testing.T) {
 	o.must(o.client.Delete(t.Context(), r))
 	o.await("the rollout to be gone", func() error {
 		err := o.client.Get(t.Context(), client.ObjectKeyFromObject(r), r)
-		if client.IgnoreNotFound(err) == nil && err != nil {
-			return nil
+		if err == nil {
+			return errors.New("still there")
 		}
-		return fmt.Errorf("still there: %v", err)
+		return client.IgnoreNotFound(err)
 	})
 	if have, err := o.greeting(); err != nil || have != "second" {
 		t.Errorf("letting go of a rollout took its objects along: %q %v", have, err)
