@@ -108,7 +108,7 @@ func (d *Decision) settled(p *Plan, facts Facts, self fleet.MemberID) bool {
 		d.Verdict, d.Reason = Out, HasYielded
 	case said(fleet.GaveUp):
 		d.Verdict, d.Reason = Out, HasGivenUp
-	case said(fleet.Succeeded):
+	case said(fleet.Succeeded), said(fleet.Soaked): // the later one may come first
 		d.Verdict, d.Reason = Done, HasSucceeded
 	case said(fleet.Started):
 		d.Verdict, d.Reason = Go, HasStarted

@@ -49,7 +49,7 @@ func window(p *Plan, s *Stage, facts Facts, rank int) count {
 	for i := range s.Members[:rank] {
 		m := &s.Members[i]
 		switch {
-		case has(facts, p.Digest, m.ID, fleet.Succeeded), has(facts, p.Digest, m.ID, fleet.Yielded):
+		case has(facts, p.Digest, m.ID, fleet.Succeeded), has(facts, p.Digest, m.ID, fleet.Soaked), has(facts, p.Digest, m.ID, fleet.Yielded):
 			c.have++
 		case has(facts, p.Digest, m.ID, fleet.GaveUp):
 			gaveUp++

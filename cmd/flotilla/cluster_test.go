@@ -96,7 +96,7 @@ func tell(ts *testscript.TestScript, _ bool, lines []string) {
 	s := ts.Value(member{}).(*site)
 	s.mu.Lock()
 	for _, line := range lines {
-		ts.Check(s.world.Tell(s.world.Named(line)))
+		ts.Check(s.world.Tell(line))
 	}
 	s.mu.Unlock()
 	s.Notify()
@@ -166,13 +166,27 @@ func (s *site) Rollout(name fleet.RolloutName) (readapi.Rollout, bool) {
 	if name != s.world.Plan.Rollout {
 		return readapi.Rollout{}, false
 	}
-	return readapi.Build(s.input()), true
+	return steady(s.world, readapi.Build(s.input())), true
 }
 
 func (s *site) Explain(_ fleet.RolloutName, m fleet.Name) (readapi.Explanation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return readapi.Explain(s.input(), m)
+	e, err := readapi.Explain(s.input(), m)
+	return steady(s.world, e), err
+}
+
+// steady gives what a transcript can be written about, however seals are encoded.
+func steady[T any](w *readapitest.World, v T) T {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	var out T
+	if err := json.Unmarshal([]byte(w.Steady(string(raw))), &out); err != nil {
+		panic(err)
+	}
+	return out
 }
 
 func (s *site) Members() []readapi.FleetMember {

@@ -169,17 +169,25 @@ func toScale(counts []int, room int) []int {
 		return counts
 	}
 	out := make([]int, len(counts))
-	used, largest := 0, 0
+	used := 0
 	for i, n := range counts {
 		if n > 0 {
 			out[i] = max(1, n*room/total)
 		}
 		used += out[i]
-		if out[i] > out[largest] {
-			largest = i
-		}
 	}
-	out[largest] += room - used
+	for ; used > room; used-- { // the longest gives what the shortest were lifted by
+		out[slices.Index(out, slices.Max(out))]--
+	}
+	for ; used < room; used++ { // whoever is furthest below its share gets what rounding left
+		most := 0
+		for i, n := range counts {
+			if n*room-out[i]*total > counts[most]*room-out[most]*total {
+				most = i
+			}
+		}
+		out[most]++
+	}
 	return out
 }
 

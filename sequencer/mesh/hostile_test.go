@@ -158,7 +158,8 @@ func TestBadRecordsByGossip(t *testing.T) {
 	root := w.Node(0).Root()
 	for _, bad := range badRecords(t, w.Key(2), old) {
 		before := bad.counted(w.Node(0).Stats())
-		must(t, topic.Publish(t.Context(), mesh.Batch(bad.bytes)))
+		// Twice in a message, or gossipsub may know the very same message from its writer.
+		must(t, topic.Publish(t.Context(), mesh.Batch(bad.bytes, bad.bytes)))
 		meshtest.Await(t, bad.name, func() bool { return bad.counted(w.Node(0).Stats()) > before })
 		wantUnmoved(t, w, bad.name, root)
 	}
@@ -206,26 +207,34 @@ func TestBadRecordsByReconciliation(t *testing.T) {
 	target := infoOf(t, w.Member(0)).ID
 	for _, bad := range badRecords(t, w.Key(2), old) {
 		before := bad.counted(w.Node(0).Stats())
-		s, err := h.NewStream(t.Context(), target, mesh.SyncProtocol)
-		must(t, err)
-		_, err = s.Write(mesh.OfferFrame(mesh.Batch(bad.bytes)))
-		must(t, err)
-		must(t, s.CloseWrite())
-		_, _ = io.ReadAll(s) // until it is answered or cut off
-		meshtest.Await(t, bad.name, func() bool { return bad.counted(w.Node(0).Stats()) > before })
+		meshtest.Await(t, bad.name, func() bool {
+			_ = offer(t, h, target, bad.bytes)
+			return bad.counted(w.Node(0).Stats()) > before
+		})
 		wantUnmoved(t, w, bad.name, root)
 	}
 	good := signedBy(t, w.Key(2), fleet.Record{Epoch: 1, Seq: 1, Kind: 77, Key: "good"})
 	meshtest.Await(t, "the good record", func() bool {
-		s, err := h.NewStream(t.Context(), target, mesh.SyncProtocol)
-		must(t, err)
-		_, err = s.Write(mesh.OfferFrame(mesh.Batch(good.Encode())))
-		must(t, err)
-		must(t, s.CloseWrite())
-		answer, _ := io.ReadAll(s)
-		return bytes.Equal(answer, mesh.TakenFrame())
+		return bytes.Equal(offer(t, h, target, good.Encode()), mesh.TakenFrame())
 	})
 	meshtest.Await(t, "the good record everywhere", func() bool { return hears(w.Node(0), good) && hears(w.Node(1), good) })
+}
+
+// offer gives what is answered before the stream ends. It may be refused while the end of an earlier one has not
+// been noticed.
+func offer(t *testing.T, h host.Host, target peer.ID, record []byte) []byte {
+	t.Helper()
+	s, err := h.NewStream(t.Context(), target, mesh.SyncProtocol)
+	must(t, err)
+	if _, err = s.Write(mesh.OfferFrame(mesh.Batch(record))); err == nil {
+		err = s.CloseWrite()
+	}
+	if err != nil {
+		_ = s.Reset()
+		return nil
+	}
+	answer, _ := io.ReadAll(s)
+	return answer
 }
 
 func TestStrangerIsNotConnected(t *testing.T) {

@@ -302,9 +302,9 @@ func TestNoChangeNoWrites(t *testing.T) {
 	w.turns(time.Minute)
 	ams := w.site("ams")
 	promises, writes, records := ams.promises.writes, ams.cluster.Writes(), len(ams.records)
-	w.turns(time.Hour)
+	w.turns(10 * time.Minute)
 	if ams.promises.writes != promises || ams.cluster.Writes() != writes || len(ams.records) != records {
-		t.Errorf("in an idle hour: %d promises, %d writes, %d records",
+		t.Errorf("in ten idle minutes: %d promises, %d writes, %d records",
 			ams.promises.writes-promises, ams.cluster.Writes()-writes, len(ams.records)-records)
 	}
 }
