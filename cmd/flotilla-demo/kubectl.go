@@ -99,11 +99,18 @@ func (p *play) copyIsReadOnly(ctx context.Context, m *localfleet.Member) error {
 	if err != nil {
 		return err
 	}
-	_, err = api.Patch(ctx, hello.Name, types.MergePatchType, []byte(`{"spec":{"targets":{"names":["nyc-1"]}}}`), metav1.PatchOptions{})
-	if err == nil || !strings.Contains(err.Error(), "this is a copy") {
-		return fmt.Errorf("editing the copy on %s was not refused: %w", m.Name, err)
+	var refusal error
+	err = p.fleet.Await(ctx, "a copy on "+m.Name, time.Minute, func(ctx context.Context) (bool, string) {
+		_, refusal = api.Patch(ctx, hello.Name, types.MergePatchType, []byte(`{"spec":{"targets":{"names":["nyc-1"]}}}`), metav1.PatchOptions{})
+		return !apierrors.IsNotFound(refusal), fmt.Sprint(refusal)
+	})
+	if err != nil {
+		return err
 	}
-	p.say("  %s refuses an edit: %s", m.Name, err)
+	if refusal == nil || !strings.Contains(refusal.Error(), "this is a copy") {
+		return fmt.Errorf("editing the copy on %s was not refused: %w", m.Name, refusal)
+	}
+	p.say("  %s refuses an edit: %s", m.Name, refusal)
 	return nil
 }
 
