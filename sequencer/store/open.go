@@ -5,7 +5,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -72,7 +71,7 @@ func open(path string) (*Store, error) {
 		return nil, fmt.Errorf("store %s: %w", path, err)
 	}
 	s := &Store{db: db}
-	for _, step := range []func() error{s.verify, s.prepare, func() error { return syncFolder(path) }} {
+	for _, step := range []func() error{s.prepare, func() error { return syncFolder(path) }} {
 		if err := step(); err != nil {
 			// Closing a damaged file may fail like reading it did; the first error is the one to tell.
 			_ = guard(db.Close)
@@ -93,31 +92,29 @@ func openFile(path string) (*bbolt.DB, error) {
 			Timeout:      lockTimeout,
 			FreelistType: bbolt.FreelistMapType,
 			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				opened, err := os.OpenFile(name, flag, mode)
-				file = opened
-				return opened, err
+				if file, err = os.OpenFile(name, flag, mode); err != nil {
+					return nil, err
+				}
+				return file, examine(file)
 			},
 		})
 		return err
 	})
-	var system syscall.Errno
-	switch {
-	case err == nil:
+	if err == nil {
 		return db, nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, &fleet.Error{Hint: "one agent per store: stop the other one", Err: ErrBusy}
-	case errors.As(err, &system):
-		return nil, err
 	}
 	if file != nil {
-		// After a panic bbolt leaves it open, and locked.
+		// Where bbolt has not closed it, it is locked.
 		_ = file.Close()
 	}
-	return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	if errors.Is(err, ErrBusy) || errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, &fleet.Error{Hint: "one agent per store: stop the other one", Err: ErrBusy}
+	}
+	return nil, err
 }
 
-// guard turns a panic into an error that says damaged, and a fault at a mapped page into a panic:
-// bbolt follows what it finds in the file.
+// guard turns a panic into an error that says damaged, and a fault at a mapped page into a panic: behind
+// checkPages it should find nothing to do.
 func guard(work func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -128,38 +125,31 @@ func guard(work func() error) (err error) {
 	return work()
 }
 
-// verify reads every page before anyone relies on one. First by walking the buckets here, where a
-// fault can be caught; then by bbolt's own check, which also knows about free pages.
-func (s *Store) verify() error {
-	return guard(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error {
-			info, err := os.Stat(s.db.Path())
-			if err != nil {
-				return err
-			}
-			if info.Size() < tx.Size() {
-				return fmt.Errorf("%w: %d bytes of %d", errDamaged, info.Size(), tx.Size())
-			}
-			if err := tx.ForEach(readBucket); err != nil {
-				return fmt.Errorf("%w: %w", errDamaged, err)
-			}
-			var first error
-			for err := range tx.Check() {
-				if first == nil {
-					first = fmt.Errorf("%w: %w", errDamaged, err)
-				}
-			}
-			return first
-		})
-	})
+// examine locks the file, as bbolt will once more, and reads all of it before bbolt does.
+func examine(file *os.File) error {
+	if err := lock(file); err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	return checkPages(file, info.Size())
 }
 
-// readBucket touches every byte, so that a length that leads out of the file is met here.
-func readBucket(_ []byte, bucket *bbolt.Bucket) error {
-	return bucket.ForEach(func(key, value []byte) error {
-		_ = crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
-		return nil
-	})
+// lock waits for another process that is just ending. A file being written must not be taken for damaged.
+func lock(file *os.File) error {
+	const pause = 20 * time.Millisecond
+	for waited := time.Duration(0); ; waited += pause {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if waited >= lockTimeout {
+			return ErrBusy
+		}
+		time.Sleep(pause)
+	}
 }
 
 var buckets = [][]byte{bucketRecords, bucketBlobs, bucketMeta, bucketQuarantine}
