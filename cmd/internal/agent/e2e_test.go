@@ -202,7 +202,7 @@ func (o *one) annotate(r *v1alpha1.FleetRollout, key, value string) {
 }
 
 // The example hello, declared with kubectl on a member: delivered, healed, updated, paused, resumed,
-// taken up again by a restarted agent, and let go of.
+// taken up again by a restarted agent and after the API server was away, and let go of.
 func TestHello(t *testing.T) {
 	o := startOne(t)
 	r := o.hello()
@@ -245,6 +245,16 @@ func TestHello(t *testing.T) {
 	o.annotate(r, v1alpha1.AnnotationPause, "")
 	o.awaitGreeting("second")
 
+	thaw := o.server.Freeze(t) // longer than the lease lasts: the agent stops acting, and takes up again
+	<-time.After(18 * time.Second)
+	thaw()
+	o.commitGreeting("third")
+	o.await("the frozen server to answer", func() error {
+		return o.client.Get(t.Context(), client.ObjectKeyFromObject(r), r)
+	})
+	o.annotate(r, v1alpha1.AnnotationReconcile, "2")
+	o.awaitGreeting("third")
+
 	o.must(o.client.Delete(t.Context(), r))
 	o.await("the rollout to be gone", func() error {
 		err := o.client.Get(t.Context(), client.ObjectKeyFromObject(r), r)
@@ -253,7 +263,7 @@ func TestHello(t *testing.T) {
 		}
 		return client.IgnoreNotFound(err)
 	})
-	if have, err := o.greeting(); err != nil || have != "second" {
+	if have, err := o.greeting(); err != nil || have != "third" {
 		t.Errorf("letting go of a rollout took its objects along: %q %v", have, err)
 	}
 

@@ -12,6 +12,7 @@ import (
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,6 +30,13 @@ import (
 
 // homeFinalizer keeps a rollout at its home until its end was told to the fleet.
 const homeFinalizer = "fleet.flotilla.dev/home"
+
+const (
+	// concurrentTurns of different rollouts, so that a source that does not answer holds up only its own.
+	concurrentTurns = 8
+	// firstRetry and lastRetry bound the pause after a turn that failed: an API server that comes back is noticed.
+	firstRetry, lastRetry = 200 * time.Millisecond, 30 * time.Second
+)
 
 // Controller is the agent's face in its cluster: it reads FleetRollouts, takes turns, and writes what
 // came of them. All of controller-runtime is in this file and in run.go.
@@ -70,7 +78,11 @@ func (c *Controller) SetupWithManager(mgr ctrl.Manager) error {
 		Named("fleetrollout").
 		For(&v1alpha1.FleetRollout{}, builder.WithPredicates(spoken)).
 		WatchesRawSource(source.Channel(c.wakes, &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{SkipNameValidation: new(true)}). // several agents may live in one process
+		WithOptions(controller.Options{
+			SkipNameValidation:      new(true), // several agents may live in one process
+			MaxConcurrentReconciles: concurrentTurns,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](firstRetry, lastRetry),
+		}).
 		Complete(c)
 }
 

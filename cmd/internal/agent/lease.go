@@ -22,7 +22,8 @@ import (
 
 type logger = logr.Logger
 
-// errLeaseLost ends an agent whose cluster may have another one by now.
+// errLeaseLost: the API server was away for too long, or another agent took over. Nothing is done for the
+// member until the lease is held again.
 var errLeaseLost = errors.New("the lease was lost: another agent may act for this member now")
 
 // lease of one cluster for one agent.

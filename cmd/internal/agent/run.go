@@ -61,10 +61,16 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	lease := lease{client: clientset, namespace: cfg.Namespace, identity: identity, log: cfg.Log}
-	return lease.hold(ctx, func(ctx context.Context) error {
-		r := &running{cfg: cfg, client: clientset}
-		return r.run(ctx)
-	})
+	for {
+		err := lease.hold(ctx, func(ctx context.Context) error {
+			r := &running{cfg: cfg, client: clientset}
+			return r.run(ctx)
+		})
+		if !errors.Is(err, errLeaseLost) {
+			return err
+		}
+		cfg.Log.Error(err, "everything is stopped until this agent holds the lease again")
+	}
 }
 
 // diskIdentity names the data folder: an agent that comes back to it takes its own lease at once.
