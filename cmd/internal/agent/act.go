@@ -29,6 +29,8 @@ func (t *turn) act(ctx context.Context) error {
 	switch d := t.report.Decision; {
 	case d.Reason == sequencer.MayStart:
 		return t.start(ctx)
+	case d.Reason == sequencer.NotTargeted:
+		return nil // a newer seal left this member out: what it has stays, and is its own again (R12)
 	case d.Reason == sequencer.HasStarted && !working:
 		return t.attempt(ctx) // the promise is older than what was said: an API restored, an agent killed between
 	case d.Reason == sequencer.HasStarted && t.promise.Progress.Phase == sequencer.Retrying:

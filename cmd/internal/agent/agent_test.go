@@ -401,3 +401,22 @@ func TestMoveToAnotherHome(t *testing.T) {
 	w.turns(4 * time.Minute)
 	w.want("ams=2 fra=2 par=2 nyc=2")
 }
+
+// A member that a newer seal leaves out keeps its objects, and nobody heals or deletes them any more (R12).
+func TestUntargetedMemberIsLeftAlone(t *testing.T) {
+	w := released(t)
+	w.spec.Targets.Exclude = &v1alpha1.ClusterSelector{Names: []string{"nyc"}}
+	nyc := w.site("nyc")
+	w.members = w.members[:3]
+	w.seal()
+	w.members = append(w.members, nyc)
+	w.git.Commit("main", files("2"))
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=1")
+	if got := nyc.last.Phase(); got != PhaseNotTargeted {
+		t.Errorf("nyc is %s", got)
+	}
+	nyc.cluster.Remove(delivery.ObjectID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "shop", Name: "web"})
+	w.turns(5 * time.Second)
+	w.want("ams=2 fra=2 par=2 nyc=")
+}
