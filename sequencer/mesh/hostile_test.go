@@ -186,15 +186,58 @@ func TestBadRecordsByGossip(t *testing.T) {
 	meshtest.Await(t, "the good record", func() bool { return hears(w.Node(0), good) && hears(w.Node(1), good) })
 }
 
+func TestBadHeartbeats(t *testing.T) {
+	w := meshtest.New(t, 3, func(c *mesh.Config) { c.Heartbeat = time.Hour })
+	w.AwaitConnected()
+	h := intruder(t, w, 2)
+	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
+	topic := joinTopic(t, h, name)
+	beat := func(key ed25519.PrivateKey, counter uint64) fleet.Heartbeat {
+		b := fleet.Heartbeat{Fleet: meshtest.Fleet(), Nonce: [16]byte{1}, Counter: counter, Time: time.Now().Unix()}
+		b.Sign(key)
+		return b
+	}
+	good := beat(w.Key(2), 5)
+	must(t, topic.Publish(t.Context(), good.Encode()))
+	heard := w.Node(0).Stats().Heartbeats
+	meshtest.Await(t, "a good one", func() bool { return w.Node(0).Stats().Heartbeats > heard })
+	forged, old, stranger := beat(w.Key(2), 6), beat(w.Key(2), 4), beat(meshtest.Key(99), 1)
+	forged.Writer = w.Member(1).ID
+	elsewhere := beat(w.Key(2), 7)
+	elsewhere.Fleet = fleet.Digest{9}
+	elsewhere.Sign(w.Key(2))
+	heard = w.Node(0).Stats().Heartbeats
+	for _, bad := range []badRecord{
+		{"under another's ID", forged.Encode(), func(s mesh.Stats) uint64 { return s.BadSignature }},
+		{"replayed", old.Encode(), func(s mesh.Stats) uint64 { return s.Stale }},
+		{"stranger's", stranger.Encode(), func(s mesh.Stats) uint64 { return s.Stranger }},
+		{"of another fleet", elsewhere.Encode(), func(s mesh.Stats) uint64 { return s.OtherFleet }},
+		{"not one", []byte("hello"), func(s mesh.Stats) uint64 { return s.Malformed }},
+		{"too large", make([]byte, fleet.MaxHeartbeat+1), func(s mesh.Stats) uint64 { return s.TooLarge }},
+	} {
+		before := bad.counted(w.Node(0).Stats())
+		must(t, topic.Publish(t.Context(), bad.bytes))
+		meshtest.Await(t, bad.name, func() bool { return bad.counted(w.Node(0).Stats()) > before })
+	}
+	if got := w.Node(0).Stats().Heartbeats; got > heard+1 { // the other honest member's only one may have come late
+		t.Errorf("%d bad heartbeats were heard", got-heard)
+	}
+}
+
 // gossipTopic is the records topic as somebody sees it who checks nothing.
 func gossipTopic(t *testing.T, h host.Host) *pubsub.Topic {
+	t.Helper()
+	name, _ := mesh.TopicNames(meshtest.Fleet(), "lab")
+	return joinTopic(t, h, name)
+}
+
+func joinTopic(t *testing.T, h host.Host, name string) *pubsub.Topic {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(func(m *pb.Message) string { return string(m.GetData()) }))
 	must(t, err)
-	name, _ := mesh.TopicNames(meshtest.Fleet(), "lab")
 	topic, err := ps.Join(name)
 	must(t, err)
 	meshtest.Await(t, "a listener", func() bool { return len(topic.ListPeers()) > 0 })
@@ -357,27 +400,35 @@ func TestBlobs(t *testing.T) {
 	}
 }
 
-// TestBadAnswers: a member that is asked to reconcile answers anything but what it should.
-func TestBadAnswers(t *testing.T) {
+// badAnswer is what a member that is asked to reconcile says instead of what it should; nil ends the stream.
+type badAnswer struct {
+	name   string
+	answer func(kind byte, body []byte) []byte
+}
+
+func badAnswers(unsigned fleet.Record) []badAnswer {
 	const hello, ask, want = 1, 4, 6
-	w := meshtest.New(t, 2, func(c *mesh.Config) { c.NoGossip, c.SyncEvery = true, 20*time.Millisecond })
-	w.AwaitConnected()
-	say(t, w.Node(0), "k", "x")
-	w.AwaitEqualRoots()
-	root := w.Node(0).Root()
-	h := intruder(t, w, 1)
-	unsigned := fleet.Record{Fleet: meshtest.Fleet(), Writer: w.Member(1).ID, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: "bad", Sig: make([]byte, 64)}
-	position := lattice.Position(unsigned.Writer, unsigned.Kind, unsigned.Key)
-	one := lattice.Summary{Entries: []lattice.Entry{{Position: position, Tag: lattice.Tag{1}}}}
+	differs := mesh.DiffersFrame(fleet.Digest{9})
+	one := lattice.Summary{Entries: []lattice.Entry{{
+		Position: lattice.Position(unsigned.Writer, unsigned.Kind, unsigned.Key), Tag: lattice.Tag{1},
+	}}}
 	endless := lattice.Summary{Divided: true}
 	for i := range endless.Parts {
 		endless.Parts[i] = lattice.Tag{byte(i), 1}
 	}
-	differs := mesh.DiffersFrame(fleet.Digest{9})
-	for _, c := range []struct {
-		name   string
-		answer func(kind byte, body []byte) []byte
-	}{
+	// until gives proper answers up to a want, and then this one.
+	until := func(records []byte) func(kind byte, body []byte) []byte {
+		return func(kind byte, body []byte) []byte {
+			switch kind {
+			case ask:
+				return mesh.SummaryFrame(body, one)
+			case want:
+				return records
+			}
+			return differs
+		}
+	}
+	return []badAnswer{
 		{"nothing", func(byte, []byte) []byte { return nil }},
 		{"noise", func(byte, []byte) []byte { return []byte{3, 200, 1, 2} }},
 		{"out of turn", func(byte, []byte) []byte { return mesh.TakenFrame() }},
@@ -394,50 +445,39 @@ func TestBadAnswers(t *testing.T) {
 			}
 			return differs
 		}},
-		{"an unsigned record", func(kind byte, body []byte) []byte {
-			switch kind {
-			case ask:
-				return mesh.SummaryFrame(body, one)
-			case want:
-				return mesh.RecordsFrame(1, unsigned.Encode())
-			}
-			return differs
-		}},
-		{"more records than asked for", func(kind byte, body []byte) []byte {
-			switch kind {
-			case ask:
-				return mesh.SummaryFrame(body, one)
-			case want:
-				return mesh.RecordsFrame(9, unsigned.Encode())
-			}
-			return differs
-		}},
-		{"no progress", func(kind byte, body []byte) []byte {
-			switch kind {
-			case ask:
-				return mesh.SummaryFrame(body, one)
-			case want:
-				return mesh.RecordsFrame(0)
-			}
-			return differs
-		}},
-	} {
-		h.SetStreamHandler(mesh.SyncProtocol, func(s network.Stream) {
-			in := bufio.NewReader(s)
-			for {
-				kind, body, err := mesh.ReadFrame(in)
-				if err != nil {
-					_ = s.Reset()
-					return
-				}
-				answer := c.answer(kind, body)
-				if answer == nil {
-					_ = s.Close()
-					return
-				}
-				_, _ = s.Write(answer)
-			}
-		})
+		{"an unsigned record", until(mesh.RecordsFrame(1, unsigned.Encode()))},
+		{"more records than asked for", until(mesh.RecordsFrame(9, unsigned.Encode()))},
+		{"no progress", until(mesh.RecordsFrame(0))},
+	}
+}
+
+func (c badAnswer) serve(s network.Stream) {
+	in := bufio.NewReader(s)
+	for {
+		kind, body, err := mesh.ReadFrame(in)
+		if err != nil {
+			_ = s.Reset()
+			return
+		}
+		answer := c.answer(kind, body)
+		if answer == nil {
+			_ = s.Close()
+			return
+		}
+		_, _ = s.Write(answer)
+	}
+}
+
+func TestBadAnswers(t *testing.T) {
+	w := meshtest.New(t, 2, func(c *mesh.Config) { c.NoGossip, c.SyncEvery = true, 20*time.Millisecond })
+	w.AwaitConnected()
+	say(t, w.Node(0), "k", "x")
+	w.AwaitEqualRoots()
+	root := w.Node(0).Root()
+	h := intruder(t, w, 1)
+	unsigned := fleet.Record{Fleet: meshtest.Fleet(), Writer: w.Member(1).ID, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: "bad", Sig: make([]byte, 64)}
+	for _, c := range badAnswers(unsigned) {
+		h.SetStreamHandler(mesh.SyncProtocol, c.serve)
 		before := w.Node(0).Stats().SessionsFailed
 		meshtest.Await(t, c.name, func() bool { return w.Node(0).Stats().SessionsFailed > before+1 })
 		if w.Node(0).Root() != root {

@@ -35,7 +35,7 @@ func limitFiles(t *testing.T, size uint64) (lift func()) {
 func TestFullDisk(t *testing.T) {
 	path := file(t)
 	s := open(t, path)
-	records := many(t, 4000)
+	records := many(t, 1200)
 	must(t, s.Put(records[:100]...))
 	before, _ := load(t, s)
 	info, err := os.Stat(path)

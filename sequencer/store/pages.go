@@ -179,7 +179,8 @@ func (c *checker) checkFree(id uint64) error {
 	return nil
 }
 
-// checkTree reads a page and those below it. Keys go up, from low and below high; nil is no bound.
+// checkTree reads a page and those below it. Keys go up, from low exactly, which is how the page above finds
+// it again when it is rewritten, and below high; nil is no bound.
 func (c *checker) checkTree(id uint64, low, high []byte, buckets int) error {
 	p, err := c.read(id)
 	if err != nil {
@@ -209,7 +210,7 @@ func (c *checker) checkTree(id uint64, low, high []byte, buckets int) error {
 
 // keys of all elements, in order and within bounds.
 func (p page) keys(low, high []byte) ([][]byte, error) {
-	if pageHeader+p.count*elementSize > len(p.bytes) || p.flags == pageBranch && p.count == 0 {
+	if pageHeader+p.count*elementSize > len(p.bytes) || p.count == 0 && (p.flags == pageBranch || low != nil) {
 		return nil, p.damaged("elements")
 	}
 	var keys [][]byte
@@ -224,7 +225,8 @@ func (p page) keys(low, high []byte) ([][]byte, error) {
 		switch {
 		case !ok || int(distance) < (p.count-i)*elementSize:
 			return nil, p.damaged("key out of the page")
-		case i > 0 && bytes.Compare(key, keys[i-1]) <= 0, bytes.Compare(key, low) < 0, high != nil && bytes.Compare(key, high) >= 0:
+		case i > 0 && bytes.Compare(key, keys[i-1]) <= 0, i == 0 && low != nil && !bytes.Equal(key, low),
+			high != nil && bytes.Compare(key, high) >= 0:
 			return nil, p.damaged("key out of order")
 		}
 		keys = append(keys, key)

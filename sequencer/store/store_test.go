@@ -274,7 +274,7 @@ func TestDamagedFile(t *testing.T) {
 		{"last page lost", func(b []byte) []byte { return b[:len(b)-4096] }},
 		{"meta only", func(b []byte) []byte { return b[:8192] }},
 	}
-	for i := range 150 {
+	for i := range 90 {
 		at, bit := random.IntN(len(content)), random.IntN(8)
 		if i%3 == 0 { // where pages keep what bbolt follows
 			at = at/4096*4096 + at%64
