@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/flotilla-dev/flotilla/cmd/internal/preview"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
-	"github.com/flotilla-dev/flotilla/cmd/internal/readapi/preview"
 )
 
 // app is one run of the command: its streams, its clock, and which cluster it is about.

@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/preview"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
-	"github.com/flotilla-dev/flotilla/cmd/internal/readapi/preview"
 )
 
 type plan struct {

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/cmd/internal/readapi/preview"
+	"github.com/flotilla-dev/flotilla/cmd/internal/preview"
 )
 
 type render struct {
