@@ -90,8 +90,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) add(name, region, ring string) {
-	seed := fleet.DigestOf("test", []byte(name))
-	key := ed25519.NewKeyFromSeed(seed[:])
+	key := keyOf(name)
 	s := &site{
 		world: w, key: key, records: map[fleet.Digest]fleet.Record{}, bad: map[string]bool{},
 		member:   fleet.Member{ID: IDOf(key), Name: fleet.Name(name), Incarnation: 1, Labels: map[string]string{"region": region, "ring": ring}},
@@ -100,6 +99,11 @@ func (w *world) add(name, region, ring string) {
 	s.cluster = &deliverytest.Memory{HealthOf: s.health}
 	s.restart()
 	w.members = append(w.members, s)
+}
+
+func keyOf(name string) ed25519.PrivateKey {
+	seed := fleet.DigestOf("test", []byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
 // restart the agent: what it held in memory is gone, what it stored is there.
