@@ -97,7 +97,7 @@ func readBlob(in *bufio.Reader, digest fleet.Digest) ([]byte, error) {
 	if _, err := io.ReadFull(in, content); err != nil {
 		return nil, err
 	}
-	if store.BlobDigest(content) != digest {
+	if fleet.BlobDigest(content) != digest {
 		return nil, errBlobContent
 	}
 	return content, nil

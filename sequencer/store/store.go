@@ -168,19 +168,16 @@ func decode(position, value []byte) (fleet.Record, error) {
 	return r, nil
 }
 
-// BlobDigest names a blob by its content.
-func BlobDigest(content []byte) fleet.Digest { return fleet.DigestOf("flotilla.dev/blob", content) }
-
 // PutBlob keeps a blob of at most MaxBlob bytes and gives its name.
 func (s *Store) PutBlob(content []byte) (fleet.Digest, error) {
-	digest := BlobDigest(content)
+	digest := fleet.BlobDigest(content)
 	if len(content) > MaxBlob {
 		return digest, &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf(
 			"blob %s of %d bytes: %w: at most %d", digest.Short(), len(content), fleet.ErrTooLarge, MaxBlob)}
 	}
 	return digest, s.update("blob "+digest.Short(), func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(bucketBlobs)
-		if held := bucket.Get(digest[:]); held != nil && BlobDigest(held) == digest {
+		if held := bucket.Get(digest[:]); held != nil && fleet.BlobDigest(held) == digest {
 			return errUnchanged
 		}
 		return bucket.Put(digest[:], content)
@@ -191,7 +188,7 @@ func (s *Store) PutBlob(content []byte) (fleet.Digest, error) {
 // good as absent: it can be had from another member.
 func (s *Store) Blob(digest fleet.Digest) (content []byte, ok bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		if held := tx.Bucket(bucketBlobs).Get(digest[:]); held != nil && BlobDigest(held) == digest {
+		if held := tx.Bucket(bucketBlobs).Get(digest[:]); held != nil && fleet.BlobDigest(held) == digest {
 			content, ok = append([]byte{}, held...), true
 		}
 		return nil

@@ -109,15 +109,14 @@ func (t *turn) retry(ctx context.Context) error {
 
 // giveUp for ever, once the last good release is back where there is one (R5).
 func (t *turn) giveUp(ctx context.Context) error {
-	if err := t.heal(ctx); err != nil {
-		t.trouble(v1alpha1.ConditionApplied, err)
-		if fleet.KindOf(err) == fleet.Retryable {
-			t.wake(t.report.Rollout.Settings.RetryInterval)
-			return nil
-		}
+	t.heal(ctx)
+	failed := t.report.Trouble[v1alpha1.ConditionApplied]
+	if failed != nil && fleet.KindOf(failed) == fleet.Retryable {
+		t.wake(t.report.Rollout.Settings.RetryInterval)
+		return nil
 	}
 	detail := "restored: false"
-	if t.promise.Installed != nil && t.report.Trouble[v1alpha1.ConditionApplied] == nil {
+	if t.promise.Installed != nil && failed == nil {
 		detail = "restored: true"
 	}
 	return t.say(ctx, t.promise.clone(), t.plan.Digest, detail, fleet.GaveUp)
@@ -179,16 +178,17 @@ func (t *turn) keep(ctx context.Context) error {
 }
 
 // heal is keep for those who have no plan to watch.
-func (t *turn) heal(ctx context.Context) error {
+func (t *turn) heal(ctx context.Context) {
 	if t.promise.Installed == nil {
-		return nil
+		return
 	}
 	release, err := t.again(ctx, t.promise.Installed)
-	if err != nil {
-		return err
+	if err == nil {
+		t.report.Outcome, err = t.Deliverer.Deliver(ctx, release.Release)
 	}
-	t.report.Outcome, err = t.Deliverer.Deliver(ctx, release.Release)
-	return err
+	if err != nil {
+		t.trouble(v1alpha1.ConditionApplied, err)
+	}
 }
 
 // deliver and look at the outcome. What the cluster refuses for good ends the attempt; what it

@@ -177,9 +177,7 @@ func (t *turn) seal(ctx context.Context) error {
 		}
 		return nil
 	case !ended:
-		if err := t.heal(ctx); err != nil {
-			t.trouble(v1alpha1.ConditionApplied, err)
-		}
+		t.heal(ctx)
 	}
 	return errTurnOver
 }
@@ -266,9 +264,7 @@ func (t *turn) revision(ctx context.Context, from string) (sequencer.RevisionOrd
 
 // nothingYet: no revision was ever seen. What runs here, from an earlier seal, is healed.
 func (t *turn) nothingYet(ctx context.Context) error {
-	if err := t.heal(ctx); err != nil {
-		t.trouble(v1alpha1.ConditionApplied, err)
-	}
+	t.heal(ctx)
 	if err := t.tell(ctx); err != nil {
 		return err
 	}
@@ -280,17 +276,13 @@ func (t *turn) nothingYet(ctx context.Context) error {
 func (t *turn) compile(ctx context.Context) error {
 	rollout := t.report.Rollout
 	if rollout.Digest() != t.promise.Accepted.Seal {
-		if err := t.heal(ctx); err != nil {
-			t.trouble(v1alpha1.ConditionApplied, err)
-		}
+		t.heal(ctx)
 		return errTurnOver
 	}
 	plan, err := sequencer.Compile(rollout.Sealed, t.promise.Accepted.Revision)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSealed, err)
-		if err := t.heal(ctx); err != nil {
-			t.trouble(v1alpha1.ConditionApplied, err)
-		}
+		t.heal(ctx)
 		return errTurnOver
 	}
 	t.plan, t.report.Plan = plan, plan

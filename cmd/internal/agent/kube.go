@@ -49,7 +49,7 @@ type Controller struct {
 	Heard  func() Heard
 	NameOf func(fleet.MemberID) fleet.Name
 	// Watch tells which objects of a rollout to look at for drift.
-	Watch func(ctx context.Context, name fleet.RolloutName, serviceAccount string)
+	Watch func(ctx context.Context, name fleet.RolloutName, serviceAccount string) error
 	// Look at a source now: somebody asked for it.
 	Look func(v1alpha1.Source)
 	// Changed is called after each turn that people might see something of.
@@ -61,12 +61,19 @@ type Controller struct {
 	pending map[fleet.RolloutName]bool
 	ringing chan struct{}
 	asked   map[fleet.RolloutName]string // the last request to look now that was heard
+	watched map[fleet.RolloutName]watching
+}
+
+// watching is whose objects are watched, and as whom.
+type watching struct {
+	manifest fleet.Digest
+	account  string
 }
 
 // NewController has its channels.
 func NewController() *Controller {
 	return &Controller{
-		reports: map[fleet.RolloutName]Report{}, pending: map[fleet.RolloutName]bool{}, asked: map[fleet.RolloutName]string{},
+		reports: map[fleet.RolloutName]Report{}, pending: map[fleet.RolloutName]bool{}, asked: map[fleet.RolloutName]string{}, watched: map[fleet.RolloutName]watching{},
 		wakes: make(chan event.GenericEvent), ringing: make(chan struct{}, 1),
 	}
 }
@@ -150,14 +157,34 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := c.show(ctx, name, object, &report); err != nil {
 		return ctrl.Result{}, err
 	}
-	if i := report.Promise.Installed; i != nil {
-		c.Watch(ctx, name, serviceAccountOf(i.Delivery))
-	}
+	c.watch(ctx, name, &report)
 	next := report.Rollout.Settings.DeliveryInterval
 	if next == 0 || report.Next > 0 && report.Next < next {
 		next = report.Next
 	}
 	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// watch for drift of what is installed. Only a delivery changes what there is to watch, so a turn that
+// changed nothing reads no inventory; one that ran into trouble is not relied on.
+func (c *Controller) watch(ctx context.Context, name fleet.RolloutName, r *Report) {
+	installed := r.Promise.Installed
+	if installed == nil {
+		return
+	}
+	now := watching{installed.Manifest, serviceAccountOf(installed.Delivery)}
+	c.mu.Lock()
+	known := c.watched[name] == now
+	c.mu.Unlock()
+	if known && !r.Outcome.Changed() {
+		return
+	}
+	if err := c.Watch(ctx, name, now.account); err != nil || r.Trouble[v1alpha1.ConditionApplied] != nil {
+		now = watching{}
+	}
+	c.mu.Lock()
+	c.watched[name] = now
+	c.mu.Unlock()
 }
 
 // hear what people wrote on this member: a rollout that lives here, and stops. What cannot be used of it is

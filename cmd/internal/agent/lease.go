@@ -10,17 +10,11 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-
-	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 )
-
-type logger = logr.Logger
 
 // errLeaseLost: the API server was away for too long, or another agent took over. Nothing is done for the
 // member until the lease is held again.
@@ -70,20 +64,6 @@ func (l *lease) hold(ctx context.Context, work func(context.Context) error) erro
 	}
 	if err = <-done; err == nil && ctx.Err() == nil {
 		return errLeaseLost
-	}
-	return err
-}
-
-// publishEndpoint says where the read endpoint is, and whom to believe there. Nothing is written when that is known.
-func (r *running) publishEndpoint(ctx context.Context, address string, ca []byte) error {
-	api := r.client.CoreV1().ConfigMaps(r.cfg.Namespace)
-	want := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: readapi.EndpointConfigMap},
-		Data:       readapi.EndpointData(address, ca),
-	}
-	_, err := api.Update(ctx, want, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = api.Create(ctx, want, metav1.CreateOptions{})
 	}
 	return err
 }

@@ -9,13 +9,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -331,7 +331,7 @@ type parts struct {
 	cluster  *kube.Cluster
 	watcher  *kube.Watcher
 	promises Promises
-	log      logger
+	log      logr.Logger
 }
 
 // wire the pipeline: the one place where the stages meet their implementations.
@@ -347,13 +347,14 @@ func (r *running) wire(p parts) {
 	}
 	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = p.client, r.homes, r.ledger, r.heard, r.roster.nameOf
 	c.Changed, c.Look = r.notify.Notify, r.heads.Ask
-	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) {
+	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) error {
 		inventory, err := p.cluster.Inventory(ctx, name)
 		if err != nil {
 			p.log.V(1).Info("drift is seen by interval only", "rollout", name.String(), "why", err.Error())
-			return
+			return err
 		}
 		p.watcher.Watch(name, account, inventory.Objects)
+		return nil
 	}
 }
 
@@ -377,37 +378,4 @@ func (r *running) home() string {
 		return r.cfg.RepositoryURL
 	}
 	return "folder " + r.cfg.MembersDir
-}
-
-// serve the read endpoint, and publish where it is.
-func (r *running) serve(ctx context.Context) error {
-	host, _, err := net.SplitHostPort(r.cfg.ReadAddr)
-	if err != nil {
-		return fmt.Errorf("read endpoint: %w", err)
-	}
-	certificates, err := readapi.NewCertificates(time.Now(), host)
-	if err != nil {
-		return fmt.Errorf("read endpoint: %w", err)
-	}
-	self := r.node.Self().Member.Name
-	listener := &readapi.Listener{
-		Addr: r.cfg.ReadAddr, TLS: certificates.Config,
-		Server: &readapi.Server{
-			Rollouts: r.control, Members: r, Changes: &r.notify,
-			Auth:    &readapi.Delegated{Client: r.client},
-			Version: readapi.Version{API: readapi.APIVersion, Member: self, Agent: r.version.AgentVersion, Kubernetes: r.version.KubernetesVersion},
-			Log:     r.cfg.Log.WithName("read"),
-		},
-		Ready: func(addr net.Addr) {
-			if err := r.publishEndpoint(ctx, "https://"+addr.String(), certificates.CA); err != nil {
-				r.cfg.Log.Error(err, "where the read endpoint is could not be published; the CLI will not find it")
-			}
-		},
-	}
-	return listener.Run(ctx)
-}
-
-// Members is in readapi.Members.
-func (r *running) Members() []readapi.FleetMember {
-	return fleetMembers(r.node.Self(), r.node.Peers(), r.version)
 }
