@@ -7,7 +7,6 @@ import (
 	"iter"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
 // Commit is one point of a source's history. Its files are read only where they are asked for.
@@ -25,5 +24,5 @@ type Commit struct {
 type History interface {
 	// FirstParents gives the commit of rev, then its first parent, and so on to the first commit of all.
 	// An error ends it. The history is read from what is held here; only rev itself may be asked of the origin.
-	FirstParents(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) iter.Seq2[Commit, error]
+	FirstParents(ctx context.Context, src Origin, rev fleet.Revision) iter.Seq2[Commit, error]
 }

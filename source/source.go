@@ -11,7 +11,6 @@ import (
 	"io/fs"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
 // Snapshot is the payload's files at one revision. The files never change.
@@ -28,11 +27,11 @@ type Snapshot struct {
 // Source of payloads. Errors are fleet.Errors with a reason of the condition SourceReady.
 type Source interface {
 	// Latest is the newest revision of the reference that src names. It asks the origin.
-	Latest(ctx context.Context, src v1alpha1.Source) (Snapshot, error)
+	Latest(ctx context.Context, src Origin) (Snapshot, error)
 	// At is one revision, from what is held here, else from the origin.
-	At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (Snapshot, error)
-	// Relation of two revisions by ancestry, from what is held here.
-	Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (Relation, error)
+	At(ctx context.Context, src Origin, rev fleet.Revision) (Snapshot, error)
+	// Relation of two revisions, from what is held here: of versions by their order, else by ancestry.
+	Relation(ctx context.Context, src Origin, from, to fleet.Revision) (Relation, error)
 }
 
 // Relation of one revision to another, in the source's own history (R1, order of releases).

@@ -22,7 +22,7 @@ func TestReadersWhileItChanges(t *testing.T) {
 	var mu sync.Mutex
 	heads := []plumbing.Hash{o.push(files{"a": content(0), "n": "0"})}
 	latest(t, m, o.src())
-	mir := m.mirror(parsed(t, o.src()).addr)
+	mir := m.mirror(parsed(t, o.src()))
 
 	stop, step := make(chan struct{}), make(chan struct{}, 3)
 	var readers sync.WaitGroup

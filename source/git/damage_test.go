@@ -126,7 +126,7 @@ func TestDamagedMirror(t *testing.T) {
 			if got := o.asked(); got != oneLook {
 				t.Errorf("after it was mended an unchanged source is asked %q", got)
 			}
-			if packs := m.mirror(parsed(t, o.src()).addr).store.packs; len(packs) != 1 {
+			if packs := m.mirror(parsed(t, o.src())).store.packs; len(packs) != 1 {
 				t.Errorf("%d packs hold the same", len(packs))
 			}
 			left, err := filepath.Glob(filepath.Join(m.Dir, "*", tempPrefix+"*"))

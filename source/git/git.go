@@ -2,9 +2,9 @@
 
 // Package git answers: what does a git repository say now, and how are two of its commits related?
 //
-// [Mirrors] keeps one bare mirror per repository URL and reads commits out of it as fs.FS; nothing is
-// ever checked out. It speaks git's smart HTTP through go-git's transport, but takes packs in by itself
-// (ingest.go): what a server sends is bounded before it is believed.
+// [Mirrors] keeps one bare mirror per repository and reader and reads commits out of it as fs.FS; nothing is
+// ever checked out. It speaks git's pack protocol over http and ssh (protocol.go) and takes packs in by
+// itself (ingest.go): what a server sends is bounded before it is believed.
 package git
 
 import (
@@ -12,13 +12,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"net/http"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -26,20 +24,22 @@ import (
 const DefaultTimeout = 60 * time.Second
 
 // Mirrors is the git repositories that are mirrored under one folder: a source.Source and a
-// source.History. All rollouts of one URL share its mirror. A struct literal with Dir is ready for use,
-// by many goroutines at once; Close it to let its files and connections go.
+// source.History. All rollouts that read one URL with the same Secrets, as the same reader, share its mirror;
+// what was fetched with one reader's credentials is never shown to another. A struct literal with Dir is ready
+// for use, by many goroutines at once; Close it to let its files and connections go.
 type Mirrors struct {
-	// Dir holds a folder per URL. It is created where it is missing; what is in it can be deleted while
+	// Dir holds a folder per mirror. It is created where it is missing; what is in it can be deleted while
 	// no agent runs, and is fetched again.
 	Dir string
 	// Limits of what is taken in; a field that is not positive has its default.
 	Limits Limits
 	// RootCAs that certificates of https servers are checked against; nil: the system's.
 	RootCAs *x509.CertPool
+	// Secrets that sources name; nil where there are none. They are read each time a server is asked.
+	Secrets source.Secrets
 
-	mu        sync.Mutex
-	mirrors   map[string]*mirror
-	transport *http.Transport
+	mu      sync.Mutex
+	mirrors map[string]*mirror
 }
 
 // Limits of a repository, so that no server can fill this member's disk or memory.
@@ -81,62 +81,80 @@ func positive[T int | int64](n, otherwise T) T {
 	return otherwise
 }
 
-// Latest is the head of the branch that src names, asked of the origin with one request; a second one
+// Latest is where the reference that src names is at the origin, asked with one request; a second one
 // fetches it where it is not in the mirror. A pinned commit that is in the mirror costs no request.
-func (m *Mirrors) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapshot, error) {
+func (m *Mirrors) Latest(ctx context.Context, src source.Origin) (source.Snapshot, error) {
 	ask, err := parse(src)
 	if err != nil {
 		return source.Snapshot{}, err
 	}
-	if !ask.commit.IsZero() {
-		return m.at(ctx, ask, ask.commit, revisionOf("", ask.commit))
-	}
 	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
 	defer cancel()
-	mir := m.mirror(ask.addr)
-	hash, files, err := mir.latest(ctx, ask.branch)
+	mir, at := m.mirror(ask), revision{commit: ask.ref.commit}
+	var files *tree
+	if ask.ref.kind == byCommit {
+		files, err = mir.at(ctx, ask.ref, at.commit)
+	} else {
+		at, files, err = mir.latest(ctx, ask.ref)
+	}
 	if err != nil {
 		return source.Snapshot{}, wrap(ask.String(), err)
 	}
-	snap, err := mir.snapshot(hash, files, revisionOf(ask.branch, hash))
+	snap, err := m.snapshot(ctx, ask, at, files)
 	return snap, wrap(ask.String(), err)
 }
 
 // At is the commit that rev names, from the mirror where it is held (no request, so it works while the
 // server is away), else from the origin: by its hash where the server allows that, else through the
-// branch. It vouches for what the commit holds, not for the branch having pointed at it.
-func (m *Mirrors) At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error) {
+// reference. It vouches for what the commit holds, not for the reference having pointed at it.
+func (m *Mirrors) At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	ask, err := parse(src)
 	if err != nil {
 		return source.Snapshot{}, err
 	}
-	branch, hash, err := parseRevision(rev)
+	at, err := parseRevision(rev)
 	if err != nil {
 		return source.Snapshot{}, err
 	}
-	if branch != "" {
-		ask.branch = branch
+	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
+	defer cancel()
+	files, err := m.mirror(ask).held(ctx, ask, at)
+	if err != nil {
+		return source.Snapshot{}, wrap(ask.String(), err)
 	}
-	return m.at(ctx, ask, hash, rev)
+	snap, err := m.snapshot(ctx, ask, at, files)
+	return snap, wrap(ask.String(), err)
 }
 
-// Relation of two revisions in the commit graph of the mirror. Nothing is asked of the origin. It is
-// Unrelated also where one of them is not held, or where more than Limits.MaxCommits would have to be
-// walked to tell.
-func (m *Mirrors) Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error) {
+func (m *Mirrors) snapshot(ctx context.Context, ask request, at revision, files *tree) (source.Snapshot, error) {
+	v, err := m.view(ctx, ask, at, files)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	return m.mirror(ask).snapshot(at.commit, v, revisionOf(at.label, at.commit))
+}
+
+// Relation of two revisions: by their versions where src follows versions, else in the commit graph of the
+// mirror. Nothing is asked of the origin. It is Unrelated also where a version or tag that src names is at
+// another commit than it was, where one of the two is not held, or where more than Limits.MaxCommits would
+// have to be walked to tell.
+func (m *Mirrors) Relation(ctx context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	ask, err := parse(src)
 	if err != nil {
 		return source.Unrelated, err
 	}
-	_, a, err := parseRevision(from)
+	a, err := parseRevision(from)
 	if err != nil {
 		return source.Unrelated, err
 	}
-	_, b, err := parseRevision(to)
+	b, err := parseRevision(to)
 	if err != nil {
 		return source.Unrelated, err
 	}
-	relation, err := m.mirror(ask.addr).relation(ctx, a, b)
+	if relation, known := ask.ref.relation(a, b); known {
+		return relation, nil
+	}
+	relation, err := m.mirror(ask).relation(ctx, a.commit, b.commit)
 	return relation, wrap(ask.String(), err)
 }
 
@@ -149,34 +167,28 @@ func (m *Mirrors) Close() error {
 		mir.close()
 	}
 	m.mirrors = nil
-	if m.transport != nil {
-		m.transport.CloseIdleConnections()
-		m.transport = nil
-	}
 	return nil
 }
 
-// mirror of one repository. Its folder is named by a hash of the URL, so that no URL can name a path.
-func (m *Mirrors) mirror(addr address) *mirror {
+// mirror of one place. Its folder is named by a hash, so that no URL can name a path.
+func (m *Mirrors) mirror(ask request) *mirror {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if mir := m.mirrors[addr.url]; mir != nil {
+	place := ask.origin.Place()
+	if mir := m.mirrors[place]; mir != nil {
 		return mir
 	}
 	if m.mirrors == nil {
 		m.mirrors = map[string]*mirror{}
 	}
-	if m.transport == nil {
-		m.transport = newTransport(m.RootCAs)
-	}
-	sum := sha256.Sum256([]byte(addr.url))
+	sum := sha256.Sum256([]byte(place))
 	mir := &mirror{
 		dir:    filepath.Join(m.Dir, hex.EncodeToString(sum[:16])),
-		remote: remote{addr: addr, transport: m.transport},
+		remote: &remote{addr: ask.addr, origin: ask.origin, secrets: m.Secrets, roots: m.RootCAs},
 		limits: m.Limits.orDefaults(),
 		turn:   make(chan struct{}, 1),
 	}
-	m.mirrors[addr.url] = mir
+	m.mirrors[place] = mir
 	return mir
 }
 

@@ -26,6 +26,7 @@ type seen struct {
 	commits map[plumbing.Hash]links
 	depths  map[plumbing.Hash]uint64
 	trees   []*tree
+	views   []seenView
 }
 
 func (s *seen) tree(commit plumbing.Hash) *tree {
@@ -58,7 +59,7 @@ func (s *seen) dropTree(commit plumbing.Hash) {
 func (s *seen) dropTrees() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.trees = nil
+	s.trees, s.views = nil, nil
 }
 
 // links of a commit that is held.

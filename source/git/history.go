@@ -11,50 +11,42 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
-// at is the snapshot of a commit, with everything that can fail named after the source.
-func (m *Mirrors) at(ctx context.Context, ask request, commit plumbing.Hash, rev fleet.Revision) (source.Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
-	defer cancel()
-	mir := m.mirror(ask.addr)
-	files, err := mir.at(ctx, ask.branch, commit)
-	if err != nil {
-		return source.Snapshot{}, wrap(ask.String(), err)
-	}
-	snap, err := mir.snapshot(commit, files, rev)
-	return snap, wrap(ask.String(), err)
-}
-
 // FirstParents gives the commit of rev, then its first parent, and so on to the first commit of all. Only
-// rev itself may be asked of the origin. The files of each are read where they are asked for: to see
-// whether a folder changed, compare what Folder gives.
-func (m *Mirrors) FirstParents(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) iter.Seq2[source.Commit, error] {
+// rev itself may be asked of the origin. The files of each are read where they are asked for, and are those
+// that were committed, without submodules and with what a snapshot leaves out: to see whether a folder
+// changed, compare what Folder gives.
+func (m *Mirrors) FirstParents(ctx context.Context, src source.Origin, rev fleet.Revision) iter.Seq2[source.Commit, error] {
 	return func(yield func(source.Commit, error) bool) {
 		ask, err := parse(src)
 		if err != nil {
 			yield(source.Commit{}, err)
 			return
 		}
-		branch, hash, err := parseRevision(rev)
+		at, err := parseRevision(rev)
 		if err != nil {
 			yield(source.Commit{}, err)
 			return
 		}
-		if branch != "" {
-			ask.branch = branch
-		}
-		if _, err := m.at(ctx, ask, hash, rev); err != nil {
-			yield(source.Commit{}, err)
+		mir := m.mirror(ask)
+		if _, err := mir.held(ctx, ask, at); err != nil {
+			yield(source.Commit{}, wrap(ask.String(), err))
 			return
 		}
-		m.mirror(ask.addr).firstParents(ctx, hash, func(h plumbing.Hash, c source.Commit, err error) bool {
-			c.Revision = revisionOf(branch, h)
+		mir.firstParents(ctx, at.commit, func(h plumbing.Hash, c source.Commit, err error) bool {
+			c.Revision = revisionOf(at.label, h)
 			return yield(c, wrap(ask.String(), err))
 		})
 	}
+}
+
+// held is the files of a revision, asked for where they are not here.
+func (m *mirror) held(ctx context.Context, ask request, at revision) (*tree, error) {
+	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
+	defer cancel()
+	return m.at(ctx, ask.ref.of(at.label), at.commit)
 }
 
 func (m *mirror) firstParents(ctx context.Context, h plumbing.Hash, yield func(plumbing.Hash, source.Commit, error) bool) {
@@ -88,20 +80,21 @@ func (m *mirror) commit(h plumbing.Hash) (source.Commit, error) {
 	if files == nil {
 		files = newTree(m, h, l.tree)
 	}
-	snap, err := m.snapshot(h, files, "")
-	return source.Commit{Snapshot: snap, Folder: files.folder}, err
+	v := &view{root: files}
+	snap, err := m.snapshot(h, v, "")
+	return source.Commit{Snapshot: snap, Folder: v.folder}, err
 }
 
 // folder names a folder's content by the hash of its tree.
-func (t *tree) folder(name string) (string, error) {
-	n, err := t.find(name, true)
+func (v *view) folder(name string) (string, error) {
+	at, err := v.find(name, true)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil:
 		return "", pathError("folder", name, err)
-	case !n.is(modeFolder):
+	case !at.n.is(modeFolder):
 		return "", nil
 	}
-	return n.hash.String(), nil
+	return at.n.hash.String(), nil
 }

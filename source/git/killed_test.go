@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 const (
@@ -53,7 +54,7 @@ func TestKilled(t *testing.T) {
 		if snap.Revision != onMain(head) {
 			t.Errorf("head %s, want %s", snap.Revision, onMain(head))
 		}
-		o.git("--git-dir="+m.mirror(parsed(t, o.src()).addr).store.dir, "fsck", "--full", "--strict")
+		o.git("--git-dir="+m.mirror(parsed(t, o.src())).store.dir, "fsck", "--full", "--strict")
 		if err := m.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -63,12 +64,12 @@ func TestKilled(t *testing.T) {
 func fetchForEver(t *testing.T, url, dir string) {
 	for {
 		m := &Mirrors{Dir: dir}
-		if _, err := m.Latest(t.Context(), v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}); err != nil {
+		if _, err := m.Latest(t.Context(), source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}
-		m.mirror(parsed(t, v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}).addr).damaged.Store(true) // rebuild as well
-		if _, err := m.Latest(t.Context(), v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}); err != nil {
+		m.mirror(parsed(t, source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}})).damaged.Store(true) // rebuild as well
+		if _, err := m.Latest(t.Context(), source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}

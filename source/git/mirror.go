@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -23,7 +24,7 @@ import (
 // reads does not wait for them.
 type mirror struct {
 	dir    string
-	remote remote
+	remote *remote
 	limits Limits
 
 	turn    chan struct{} // holds one token while somebody has the turn
@@ -47,30 +48,30 @@ type looked struct {
 	err    error
 }
 
-// latest is the head of a branch at the origin, held here with its history, and its files.
-func (m *mirror) latest(ctx context.Context, branch string) (plumbing.Hash, *tree, error) {
+// latest is where a reference is at the origin, held here with its history, and the files there.
+func (m *mirror) latest(ctx context.Context, what ref) (at revision, files *tree, err error) {
 	ticket, err := m.enter(ctx)
 	if err != nil {
-		return plumbing.ZeroHash, nil, err
+		return revision{}, nil, err
 	}
 	defer m.leave()
 	if err := m.mend(ctx); err != nil {
-		return plumbing.ZeroHash, nil, err
+		return revision{}, nil, err
 	}
-	ad, err := m.look(ctx, ticket)
+	ad, err := m.look(ctx, ticket, what)
 	if err != nil {
-		return plumbing.ZeroHash, nil, err
+		return revision{}, nil, err
 	}
-	head, err := ad.head(branch)
+	at.label, at.commit, err = ad.find(what)
 	if err != nil {
-		return plumbing.ZeroHash, nil, err
+		return revision{}, nil, err
 	}
-	files, err := m.obtain(ctx, ad, head)
-	return head, files, err
+	files, err = m.obtain(ctx, ad, at.commit)
+	return at, files, err
 }
 
 // at is a commit's files: from here where they are whole, else from the origin.
-func (m *mirror) at(ctx context.Context, branch string, commit plumbing.Hash) (*tree, error) {
+func (m *mirror) at(ctx context.Context, what ref, commit plumbing.Hash) (*tree, error) {
 	m.tryMend(ctx)
 	files, err := m.check(ctx, commit)
 	if !lacking(err) {
@@ -87,22 +88,31 @@ func (m *mirror) at(ctx context.Context, branch string, commit plumbing.Hash) (*
 	if files, err := m.check(ctx, commit); !lacking(err) {
 		return files, err
 	}
-	ad, err := m.look(ctx, ticket)
+	ad, err := m.look(ctx, ticket, what)
 	if err != nil {
 		return nil, err
 	}
-	return m.request(ctx, ad, branch, commit)
+	return m.request(ctx, ad, what, commit)
 }
 
-// request a commit from the origin: by its hash where the server allows it, else with its branch.
-func (m *mirror) request(ctx context.Context, ad *advert, branch string, commit plumbing.Hash) (*tree, error) {
+// request a commit from the origin: by its hash where the server allows it, else with its reference, or
+// where none is named with those that it is most likely below.
+func (m *mirror) request(ctx context.Context, ad *advert, what ref, commit plumbing.Hash) (*tree, error) {
 	if ad.serves(commit) {
 		files, err := m.obtain(ctx, ad, commit)
 		if err == nil || ctx.Err() != nil || fleet.KindOf(err) != fleet.Retryable {
 			return files, err
 		}
 	}
-	if head, err := ad.head(branch); err == nil {
+	through := []ref{what}
+	if what.kind == byCommit {
+		through = []ref{{kind: byName, name: headName}, {kind: byBranch, name: DefaultBranch}}
+	}
+	for _, what := range through {
+		_, head, err := ad.find(what)
+		if err != nil || head == commit {
+			continue
+		}
 		if _, err := m.obtain(ctx, ad, head); err != nil {
 			return nil, err
 		}
@@ -246,6 +256,7 @@ func (m *mirror) enter(ctx context.Context) (ticket int64, err error) {
 }
 
 func (m *mirror) leave() {
+	m.remote.hangUp()
 	if m.waiting.Add(-1) == 0 {
 		m.last = nil
 	}
@@ -253,13 +264,13 @@ func (m *mirror) leave() {
 }
 
 // look asks the server, unless somebody did since the caller came: that is as new an answer as its own
-// would be. So many callers at once cost two requests at most.
-func (m *mirror) look(ctx context.Context, ticket int64) (*advert, error) {
-	if m.last != nil && m.last.number > ticket {
+// would be. So many callers at once cost two requests at most for each reference.
+func (m *mirror) look(ctx context.Context, ticket int64, what ref) (*advert, error) {
+	if m.last != nil && m.last.number > ticket && (m.last.err != nil || m.last.advert.covers(what)) {
 		return m.last.advert, m.last.err
 	}
 	number := m.begun.Add(1)
-	ad, err := m.remote.look(ctx)
+	ad, err := m.remote.look(ctx, what)
 	m.last = nil
 	if ctx.Err() == nil {
 		m.last = &looked{number: number, advert: ad, err: err}
@@ -302,6 +313,7 @@ func (m *mirror) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
+	m.remote.close()
 	if m.store != nil {
 		m.store.close()
 		m.store = nil
@@ -365,7 +377,7 @@ func (m *mirror) check(ctx context.Context, commit plumbing.Hash) (*tree, error)
 	return t, nil
 }
 
-func (m *mirror) snapshot(commit plumbing.Hash, files *tree, rev fleet.Revision) (source.Snapshot, error) {
+func (m *mirror) snapshot(commit plumbing.Hash, files fs.FS, rev fleet.Revision) (source.Snapshot, error) {
 	raw, err := m.object(commit, plumbing.CommitObject)
 	if err != nil {
 		return source.Snapshot{}, err

@@ -4,7 +4,13 @@ package git
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +30,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,8 +38,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // origin is a repository on a real server: git itself behind HTTP.
 type origin struct {
 	t       testing.TB
+	root    string // of all repositories
 	dir     string
 	address string
+	handler http.Handler // of a modern one
 	repo    *gogit.Repository
 	clock   atomic.Int64
 
@@ -48,6 +57,7 @@ func newOrigin(t testing.TB) *origin {
 		t.Skip("git is not installed; it serves the repositories of this test")
 	}
 	o := &origin{t: t}
+	// It speaks version 0 of git's protocol.
 	srv := gittestserver.NewGitServer(t.TempDir())
 	srv.AddHTTPMiddlewares(o.watch)
 	if err := srv.StartHTTP(); err != nil {
@@ -55,13 +65,46 @@ func newOrigin(t testing.TB) *origin {
 	}
 	t.Cleanup(srv.StopHTTP)
 	o.address = srv.HTTPAddress()
-	o.dir = filepath.Join(srv.Root(), "team", "repo.git")
+	o.init(srv.Root(), "repo")
+	return o
+}
+
+func (o *origin) init(root, name string) {
+	o.t.Helper()
+	o.root, o.dir = root, filepath.Join(root, "team", name+".git")
 	repo, err := gogit.PlainInit(o.dir, true)
 	if err != nil {
-		t.Fatal(err)
+		o.t.Fatal(err)
 	}
 	o.repo = repo
+}
+
+// newModern is an origin that also speaks version 2.
+func newModern(t testing.TB) *origin {
+	t.Helper()
+	program, err := exec.LookPath("git")
+	if err != nil {
+		t.Skip("git is not installed; it serves the repositories of this test")
+	}
+	o := &origin{t: t}
+	root := t.TempDir()
+	o.init(root, "repo")
+	o.handler = o.watch(&cgi.Handler{
+		Path: program, Args: []string{"http-backend"}, Dir: root, Stderr: io.Discard, Logger: log.New(io.Discard, "", 0),
+		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + root},
+	})
+	srv := httptest.NewServer(o.handler)
+	t.Cleanup(srv.Close)
+	o.address = srv.URL
 	return o
+}
+
+// beside is another repository on the same server.
+func (o *origin) beside(name string) *origin {
+	o.t.Helper()
+	other := &origin{t: o.t, address: o.address, handler: o.handler}
+	other.init(o.root, name)
+	return other
 }
 
 // watch counts requests and lets a test answer instead of git.
@@ -106,19 +149,19 @@ const (
 	oneFetch = "GET refs, POST git-upload-pack"
 )
 
-func (o *origin) url() string { return o.address + "/team/repo.git" }
+func (o *origin) url() string { return o.address + "/team/" + filepath.Base(o.dir) }
 
-func (o *origin) src() v1alpha1.Source {
-	return v1alpha1.Source{Git: &v1alpha1.GitSource{URL: o.url()}, Timeout: &v1alpha1.Duration{Duration: metav1.Duration{Duration: 20 * time.Second}}}
+func (o *origin) src() source.Origin {
+	return source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: o.url()}, Timeout: &v1alpha1.Duration{Duration: metav1.Duration{Duration: 20 * time.Second}}}}
 }
 
-func (o *origin) branch(name string) v1alpha1.Source {
+func (o *origin) branch(name string) source.Origin {
 	src := o.src()
 	src.Git.Ref = &v1alpha1.GitRef{Branch: name}
 	return src
 }
 
-func (o *origin) pinned(h plumbing.Hash) v1alpha1.Source {
+func (o *origin) pinned(h plumbing.Hash) source.Origin {
 	src := o.src()
 	src.Git.Ref = &v1alpha1.GitRef{Commit: h.String()}
 	return src
@@ -164,7 +207,11 @@ func (o *origin) tree(all files) plumbing.Hash {
 		case '!':
 			e.mode, e.name = "100755", name[:len(name)-1]
 		case '#':
-			list = append(list, rawEntry{"160000", name[:len(name)-1], plumbing.NewHash(strings.Repeat("ab", 20))})
+			h := plumbing.NewHash(content)
+			if content == "" {
+				h = plumbing.NewHash(strings.Repeat("ab", 20))
+			}
+			list = append(list, rawEntry{"160000", name[:len(name)-1], h})
 			continue
 		}
 		e.hash = o.object(plumbing.BlobObject, content)
@@ -227,6 +274,29 @@ func (o *origin) set(branch string, h plumbing.Hash) {
 	}
 }
 
+// tag a commit; annotated with an object of its own.
+func (o *origin) tag(name string, h plumbing.Hash, annotated bool) {
+	o.t.Helper()
+	if annotated {
+		h = o.object(plumbing.TagObject, fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger Ada <ada@example.com> 1700000000 +0000\n\nrelease\n", h, name))
+	}
+	o.setRef("refs/tags/"+name, h)
+}
+
+func (o *origin) setRef(name string, h plumbing.Hash) {
+	o.t.Helper()
+	if err := o.repo.Storer.SetReference(plumbing.NewHashReference(plumbing.ReferenceName(name), h)); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// at is the source with a reference.
+func (o *origin) at(ref v1alpha1.GitRef) source.Origin {
+	src := o.src()
+	src.Git.Ref = &ref
+	return src
+}
+
 // push commits on top of main.
 func (o *origin) push(all files) plumbing.Hash {
 	o.t.Helper()
@@ -270,3 +340,17 @@ func newMirrors(t testing.TB, limits Limits) *Mirrors {
 }
 
 func onMain(h plumbing.Hash) fleet.Revision { return fleet.Revision("main@sha1:" + h.String()) }
+
+// passOn a request to another server.
+func passOn(w http.ResponseWriter, r *http.Request, to string) {
+	at, err := url.Parse(to)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	(&httputil.ReverseProxy{
+		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(at) },
+		Transport: &http.Transport{DisableKeepAlives: true},
+		ErrorLog:  log.New(io.Discard, "", 0),
+	}).ServeHTTP(w, r)
+}

@@ -57,7 +57,7 @@ func TestReadsWhatGitReads(t *testing.T) {
 	evolve(o, rand.New(rand.NewPCG(1, 2)), 40)
 	o.git("repack", "-adfq", "--depth=50", "--window=10")
 	latest(t, m, o.src())
-	mir := m.mirror(parsed(t, o.src()).addr)
+	mir := m.mirror(parsed(t, o.src()))
 	deltas := 0
 	var names, ours strings.Builder
 	for _, p := range mir.store.packs {
@@ -99,7 +99,7 @@ func TestManyFetches(t *testing.T) {
 		all = append(all, evolveOnce(o, r))
 		latest(t, m, o.src())
 	}
-	mir := m.mirror(parsed(t, o.src()).addr)
+	mir := m.mirror(parsed(t, o.src()))
 	if n := len(mir.store.packs); n > maxPacks {
 		t.Errorf("%d packs", n)
 	}
@@ -125,7 +125,7 @@ func TestManyFetches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mir = m.mirror(parsed(t, o.src()).addr)
+	mir = m.mirror(parsed(t, o.src()))
 	o.git("--git-dir="+mir.store.dir, "fsck", "--full", "--strict")
 }
 
@@ -143,7 +143,7 @@ func TestRedundantPacksGo(t *testing.T) {
 		o.push(files{"a": fmt.Sprint(i)})
 		latest(t, m, o.src())
 	}
-	mir := m.mirror(parsed(t, o.src()).addr)
+	mir := m.mirror(parsed(t, o.src()))
 	if err := mir.forgetTips(); err != nil {
 		t.Fatal(err)
 	}

@@ -4,108 +4,47 @@ package git
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"maps"
 	"net/http"
-	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
-	"syscall"
-	"time"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
-	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/access"
 )
 
 const (
-	userAgent = "flotilla"
 	// maxAdvertisement bounds the list of references: about 500,000 of them.
 	maxAdvertisement = 32 << 20
 	// maxErrorBody is what is read of an error page.
 	maxErrorBody = 4 << 10
 )
 
-// remote asks one repository's server. It holds no state between two calls.
+// remote asks one repository's server, as whoever the origin's Secrets say. It is used by one goroutine at
+// a time; the login is read each time, so that a Secret that was changed is used at the next look.
 type remote struct {
-	addr      address
-	transport *http.Transport
-}
+	addr    address
+	origin  source.Origin
+	secrets source.Secrets
+	roots   *x509.CertPool
 
-// newTransport is the one HTTP transport of a Mirrors. It is its own, not http.DefaultTransport, so
-// that neither proxy variables of the environment nor other packages change what it does.
-func newTransport(roots *x509.CertPool) *http.Transport {
-	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second, Control: refuseMetadata}
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		ForceAttemptHTTP2:      true,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    15 * time.Second,
-		MaxIdleConnsPerHost:    2,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-}
+	mu     sync.Mutex // guards client, which close reads
+	client *http.Client
 
-// refuseMetadata sees every address after its name was resolved: whoever may write a rollout must not
-// reach the machine's metadata service through the agent.
-func refuseMetadata(_, addr string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		return fmt.Errorf("address %q: %w", addr, err)
-	}
-	ip := at.Addr().Unmap()
-	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip == netip.MustParseAddr("fd00:ec2::254") {
-		return fmt.Errorf("address %s: %w", ip, errMetadata)
-	}
-	return nil
-}
-
-var errMetadata = errors.New("link-local addresses, where metadata services are, are refused")
-
-// exchange is the HTTP side of one look: it bounds what is read, and notes what go-git's errors lose.
-type exchange struct {
-	base   http.RoundTripper
-	bound  int64
-	status int
-	over   bool
-	moved  string
-}
-
-func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.Header.Set("User-Agent", userAgent)
-	res, err := x.base.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	x.status = res.StatusCode
-	var body io.Reader = &bounded{from: res.Body, left: x.bound, over: &x.over}
-	if res.StatusCode >= 300 {
-		body = io.LimitReader(res.Body, maxErrorBody)
-	}
-	res.Body = struct {
-		io.Reader
-		io.Closer
-	}{body, res.Body}
-	return res, nil
-}
-
-func (x *exchange) checkRedirect(req *http.Request, via []*http.Request) error {
-	if !sameOrigin(via[0].URL, req.URL) {
-		x.moved = hostPort(req.URL)
-		return fmt.Errorf("redirect to %s", x.moved)
-	}
-	return nil
+	login access.Login
+	wire  wire
+	two   *greeting // of a server that is known to speak version 2
+	kept  *greeting // the references that came with an ETag
 }
 
 // bounded reads at most left bytes and fails beyond, where io.LimitReader would pretend an end.
@@ -133,56 +72,193 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 var errOver = errors.New("more bytes than are taken in")
 
-// advert is what a server says it has, and the session to fetch from it.
+// advert is what a server says it has.
 type advert struct {
-	*packp.AdvRefs
-	session transport.UploadPackSession
-	x       *exchange
-	remote  remote
+	greeting
+	refs
+	prefixes []string // that were asked for; nil is all
+	remote   *remote
 }
 
-// look asks the server for its references: one request.
-func (r remote) look(ctx context.Context) (a *advert, err error) {
+// open reads the login and gets a wire ready.
+func (r *remote) open(ctx context.Context) error {
+	login, err := r.login.Again(ctx, r.secrets, r.origin)
+	if err != nil {
+		return err
+	}
+	if r.wire != nil && login.Same(r.login) {
+		return nil
+	}
+	r.close()
+	r.login, r.two, r.kept = login, nil, nil
+	if r.addr.base.Scheme == "ssh" {
+		r.wire = &sshWire{addr: r.addr, connect: r.connector(login)}
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.client = login.Client(r.addr.base, r.roots)
+	r.wire = &httpWire{client: r.client, url: r.addr.url}
+	return nil
+}
+
+// close lets idle connections go.
+func (r *remote) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != nil {
+		r.client.CloseIdleConnections()
+	}
+}
+
+// hangUp ends a conversation. It is called by the holder of the turn.
+func (r *remote) hangUp() {
+	if r.wire != nil {
+		r.wire.hangUp()
+	}
+}
+
+// look asks the server for the references that a ref needs. It costs one request, but for the first one of
+// version 2, which asks what the server can do before.
+func (r *remote) look(ctx context.Context, what ref) (a *advert, err error) {
 	defer recovered("reading the references", &err)
-	x := &exchange{base: r.transport, bound: maxAdvertisement}
-	client := githttp.NewClientWithOptions(&http.Client{Transport: x, CheckRedirect: x.checkRedirect},
-		&githttp.ClientOptions{RedirectPolicy: githttp.FollowInitialRedirects})
-	endpoint := r.addr.endpoint
-	session, err := client.NewUploadPackSession(&endpoint, nil)
-	if err != nil {
-		return nil, fetchFailed("", err)
+	if err := r.open(ctx); err != nil {
+		return nil, err
 	}
-	refs, err := session.AdvertisedReferencesContext(ctx)
-	if err != nil {
-		return nil, r.explain(ctx, x, err)
+	over := false
+	a, err = r.ask(ctx, what.prefixes(), &over)
+	if err == nil && len(a.refs.hashes) == 0 && a.prefixes != nil {
+		// Nothing, or nothing of that name? Only all of them can tell.
+		a, err = r.ask(ctx, nil, &over)
 	}
-	return &advert{AdvRefs: refs, session: session, x: x, remote: r}, nil
+	switch {
+	case over:
+		return nil, tooLarge("delete references that nobody needs", "the list of references is larger than %s", size(maxAdvertisement))
+	case err != nil:
+		return nil, r.explain(ctx, err)
+	case len(a.refs.hashes) == 0:
+		return nil, &fleet.Error{Kind: fleet.Retryable, Reason: v1alpha1.ReasonEmptySource, Hint: "push a first commit",
+			Err: errors.New("the repository has no commit")}
+	}
+	return a, nil
 }
 
-// head of a branch.
-func (a *advert) head(branch string) (plumbing.Hash, error) {
-	if h, ok := a.References[plumbing.NewBranchReferenceName(branch).String()]; ok && !h.IsZero() {
-		return h, nil
+func (r *remote) ask(ctx context.Context, prefixes []string, over *bool) (*advert, error) {
+	if w, ok := r.wire.(*httpWire); ok && r.two != nil {
+		a, err := r.listed(ctx, *r.two, prefixes, over)
+		if err == nil || ctx.Err() != nil || *over || w.status == 0 || w.status == http.StatusUnauthorized || w.status == http.StatusForbidden {
+			return a, err
+		}
+		// It answers, and not as it did: somebody else may be there now.
+		r.two, w.url = nil, r.addr.url
 	}
-	hint := "push it, or name another in spec.source.git.ref.branch"
-	if a.Head != nil {
-		for name, h := range a.References {
-			if b := plumbing.ReferenceName(name); h == *a.Head && b.IsBranch() {
-				hint = fmt.Sprintf("its HEAD is branch %q; name the branch in spec.source.git.ref.branch", printable(b.Short(), 80))
-				break
-			}
+	g, err := r.greet(ctx, over)
+	if err != nil {
+		return nil, err
+	}
+	if !g.two {
+		return &advert{greeting: g, refs: g.refs, remote: r}, nil
+	}
+	r.two = &g
+	return r.listed(ctx, g, prefixes, over)
+}
+
+// greet reads what the server says first, or takes what it said before where it says that this still holds.
+func (r *remote) greet(ctx context.Context, over *bool) (greeting, error) {
+	body, err := r.wire.greet(ctx)
+	if err != nil {
+		return greeting{}, err
+	}
+	if body == nil {
+		return *r.kept, nil
+	}
+	defer body.Close()
+	g, err := readGreeting(&bounded{from: body, left: maxAdvertisement, over: over})
+	if err != nil {
+		return greeting{}, err
+	}
+	if w, ok := r.wire.(*httpWire); ok {
+		if w.kept, r.kept = "", nil; !g.two && w.fresh != "" {
+			w.kept, r.kept = w.fresh, &g
 		}
 	}
-	return plumbing.ZeroHash, &fleet.Error{Kind: fleet.Retryable, Reason: v1alpha1.ReasonRefNotFound, Hint: hint,
-		Err: fmt.Errorf("the repository has no branch %q", branch)}
+	return g, nil
+}
+
+// listed asks a server of version 2 for references.
+func (r *remote) listed(ctx context.Context, g greeting, prefixes []string, over *bool) (*advert, error) {
+	body, err := r.wire.call(ctx, refsRequest(g.caps, prefixes))
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	all, err := readRefs(&bounded{from: body, left: maxAdvertisement, over: over})
+	if err != nil {
+		return nil, err
+	}
+	return &advert{greeting: g, refs: all, prefixes: prefixes, remote: r}, nil
+}
+
+// covers says whether all references that a ref needs were asked for.
+func (a *advert) covers(what ref) bool {
+	if a.prefixes == nil {
+		return true
+	}
+	for _, p := range what.prefixes() {
+		if !slices.ContainsFunc(a.prefixes, func(asked string) bool { return strings.HasPrefix(p, asked) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// find the commit that a ref is at.
+func (a *advert) find(what ref) (label string, commit plumbing.Hash, err error) {
+	if label, commit, ok := what.find(a.refs.hashes); ok {
+		return label, commit, nil
+	}
+	hint, missing := "", fmt.Errorf("the repository has no %s %q", what.kind, printable(what.name, 80))
+	switch what.kind {
+	case byBranch:
+		hint = "push it, or name another in spec.source.git.ref.branch"
+		if branch := a.headBranch(); branch != "" {
+			hint = fmt.Sprintf("its HEAD is branch %q; name the branch in spec.source.git.ref.branch", printable(branch, 80))
+		}
+	case byTag:
+		hint = "push it, or name another in spec.source.git.ref.tag"
+	case bySemVer:
+		missing = fmt.Errorf("the repository has no tag with a version in %q", printable(what.name, 80))
+		hint = "tags with versions have three numbers, such as v1.2.0; one with a suffix such as 1.2.0-rc.1 needs a range with one, such as >=1.2.0-0"
+	case byName:
+		hint = "push it, or name another in spec.source.git.ref.name"
+	}
+	return "", plumbing.ZeroHash, &fleet.Error{Kind: fleet.Retryable, Reason: v1alpha1.ReasonRefNotFound, Hint: hint, Err: missing}
+}
+
+func (a *advert) headBranch() string {
+	if branch, ok := strings.CutPrefix(a.refs.head, headPrefix); ok {
+		return branch
+	}
+	head, ok := a.refs.hashes[headName]
+	for _, name := range slices.Sorted(maps.Keys(a.refs.hashes)) {
+		if branch, isBranch := strings.CutPrefix(name, headPrefix); ok && isBranch && a.refs.hashes[name] == head {
+			return branch
+		}
+	}
+	return ""
 }
 
 // serves says whether the server may be asked for a commit by its hash.
 func (a *advert) serves(commit plumbing.Hash) bool {
-	if a.Capabilities.Supports(capability.AllowReachableSHA1InWant) || a.Capabilities.Supports(capability.AllowTipSHA1InWant) {
+	if a.two {
 		return true
 	}
-	for _, h := range a.References {
+	for _, c := range []string{"allow-reachable-sha1-in-want", "allow-tip-sha1-in-want"} {
+		if _, ok := a.caps[c]; ok {
+			return true
+		}
+	}
+	for _, h := range a.refs.hashes {
 		if h == commit {
 			return true
 		}
@@ -193,103 +269,87 @@ func (a *advert) serves(commit plumbing.Hash) bool {
 // pack asks for want and its history without what the haves reach, and gives it to take: one request.
 func (a *advert) pack(ctx context.Context, want plumbing.Hash, haves []plumbing.Hash, take func(io.Reader) error) (err error) {
 	defer recovered("reading the pack", &err)
-	req := packp.NewUploadPackRequestFromCapabilities(a.Capabilities)
-	if a.Capabilities.Supports(capability.Agent) {
-		if err := req.Capabilities.Set(capability.Agent, userAgent); err != nil {
-			return fetchFailed("", err)
-		}
-	}
-	if a.Capabilities.Supports(capability.NoProgress) {
-		if err := req.Capabilities.Set(capability.NoProgress); err != nil {
-			return fetchFailed("", err)
-		}
-	}
-	req.Wants, req.Haves = []plumbing.Hash{want}, haves
-	a.x.bound = 1 << 62 // the pack is bounded where it is taken in
-	res, err := a.session.UploadPack(ctx, req)
+	request, err := packRequest(a.greeting, want, haves)
 	if err != nil {
-		return a.remote.explain(ctx, a.x, err)
+		return err
 	}
-	defer res.Close() //nolint:errcheck // all that matters was read
-	if err := take(demultiplexed(req.Capabilities, res)); err != nil {
+	body, err := a.remote.wire.call(ctx, request)
+	if err != nil {
+		return a.remote.explain(ctx, err)
+	}
+	defer body.Close()
+	defer a.remote.hangUp()
+	pack, err := readPack(body, a.two)
+	if err != nil {
+		return a.remote.explain(ctx, err)
+	}
+	// The pack is bounded where it is taken in.
+	if err := take(pack); err != nil {
 		if ctx.Err() != nil {
-			return a.remote.explain(ctx, a.x, err)
+			return a.remote.explain(ctx, err)
 		}
 		return err
 	}
 	return nil
 }
 
-func demultiplexed(caps *capability.List, r io.Reader) io.Reader {
-	switch {
-	case caps.Supports(capability.Sideband64k):
-		return sideband.NewDemuxer(sideband.Sideband64k, r)
-	case caps.Supports(capability.Sideband):
-		return sideband.NewDemuxer(sideband.Sideband, r)
-	}
-	return r
-}
-
 // explain says what an exchange that failed means, and what to do about it.
-func (r remote) explain(ctx context.Context, x *exchange, err error) error {
+func (r *remote) explain(ctx context.Context, err error) error {
+	var known *fleet.Error
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fetchFailed("is the server slow or the repository large? spec.source.timeout may be raised",
 			fmt.Errorf("no complete answer in time: %w", context.DeadlineExceeded))
 	case ctx.Err() != nil:
 		return fetchFailed("", ctx.Err())
-	case errors.Is(err, transport.ErrEmptyRemoteRepository):
-		return &fleet.Error{Kind: fleet.Retryable, Reason: v1alpha1.ReasonEmptySource, Hint: "push a first commit",
-			Err: errors.New("the repository has no commit")}
-	case x.moved != "":
-		return &fleet.Error{Kind: fleet.Refused, Reason: v1alpha1.ReasonFetchFailed,
-			Hint: "if the repository lives there now, write that URL in spec.source.git.url",
-			Err:  fmt.Errorf("the server redirects to another origin, %s, which is not followed", printable(x.moved, 200))}
-	case errors.Is(err, errMetadata):
-		return &fleet.Error{Kind: fleet.Refused, Reason: v1alpha1.ReasonFetchFailed, Err: errMetadata}
-	case x.over:
-		return tooLarge("delete references that nobody needs", "the list of references is larger than %s", size(maxAdvertisement))
-	case x.status >= 300:
-		return explainStatus(x.status, err)
-	case x.status == 0:
-		return fetchFailed("check the URL, and that this cluster reaches the server", fmt.Errorf("the server cannot be reached: %w", plain(err)))
 	}
-	return fetchFailed("is there a git repository at this URL?", fmt.Errorf("the server does not answer as git does: %w", plain(err)))
+	if err = r.login.Explain(err); errors.As(err, &known) {
+		return err
+	}
+	if w, ok := r.wire.(*httpWire); ok && w.status != 0 && w.status != http.StatusOK {
+		return r.explainStatus(w.status)
+	} else if ok && w.status == 0 {
+		return unreachable(err)
+	}
+	switch {
+	case errors.Is(err, errSaid):
+		return fetchFailed("check the URL, and what the credentials may read", plain(err))
+	case errors.Is(err, errNotGit), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return fetchFailed("is there a git repository at this URL?", fmt.Errorf("the server does not answer as git does: %w", plain(err)))
+	}
+	return unreachable(err)
 }
 
-func explainStatus(status int, err error) error {
+func unreachable(err error) error {
+	return fetchFailed("check the URL, and that this cluster reaches the server", fmt.Errorf("the server cannot be reached: %w", plain(err)))
+}
+
+func (r *remote) explainStatus(status int) error {
 	said := fmt.Errorf("the server answers %d %s", status, http.StatusText(status))
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return &fleet.Error{Kind: fleet.Refused, Reason: v1alpha1.ReasonAuthFailed, Err: said,
-			Hint: "this version reads repositories that need no credentials; let it be read, or check the URL"}
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return r.login.AuthFailed(said)
 	case http.StatusNotFound, http.StatusGone:
-		return fetchFailed("no repository is there for everyone to read; check the URL", said)
+		return fetchFailed("no repository is there, or it is not for everyone to read; check the URL and spec.source.secretRef", said)
 	case http.StatusTooManyRequests:
 		return fetchFailed("the server limits how often it is asked; raise spec.source.interval", said)
 	}
 	if status < 400 {
-		return fetchFailed("write the URL that it redirects to", fmt.Errorf("%w: %w", said, plain(err)))
+		return fetchFailed("write the URL that it redirects to", said)
 	}
 	return fetchFailed("", said)
 }
 
-// plain takes go-git's envelopes, which say "unexpected client error", off an error and clips it: a
-// server may have written a page into it.
+// plain takes the envelopes of net/http off an error and clips it: a server may have written a page into it.
 func plain(err error) error {
-	for {
-		switch e := err.(type) { //nolint:errorlint // the envelopes do not unwrap
-		case *plumbing.UnexpectedError:
-			err = e.Err
-		case *plumbing.PermanentError:
-			err = e.Err
-		default:
-			if text := err.Error(); len(text) > 300 || strings.ContainsAny(text, "\r\n") {
-				return errors.New(printable(strings.Join(strings.Fields(text), " "), 300))
-			}
-			return err
-		}
+	var envelope *url.Error
+	if errors.As(err, &envelope) {
+		err = envelope.Err
 	}
+	if text := err.Error(); len(text) > 300 || strings.ContainsAny(text, "\r\n") {
+		return errors.New(printable(strings.Join(strings.Fields(text), " "), 300))
+	}
+	return err
 }
 
 func size(bytes int64) string {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing/fstest"
 
+	"github.com/Masterminds/semver/v3"
 	"golang.org/x/tools/txtar"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -31,6 +32,7 @@ type Memory struct {
 	mu      sync.Mutex
 	commits map[string]memoryCommit
 	heads   map[string]string
+	tags    map[string]string
 	held    map[string]bool
 	fails   error
 	looks   int
@@ -80,6 +82,21 @@ func (m *Memory) Reset(branch string, to fleet.Revision) {
 	m.heads[branch] = to.Commit()
 }
 
+// Tag a revision; a tag that is there already is moved. To "" takes it away.
+func (m *Memory) Tag(name string, to fleet.Revision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.commits[to.Commit()]; !ok && to != "" {
+		panic(fmt.Sprintf("sourcetest: tag %s at %s, which was never committed", name, to))
+	}
+	if m.tags == nil {
+		m.tags = map[string]string{}
+	}
+	if m.tags[name] = to.Commit(); to == "" {
+		delete(m.tags, name)
+	}
+}
+
 // Fail lets whatever needs the origin fail with err, until it is called with nil. What was given out
 // before is still held.
 func (m *Memory) Fail(err error) {
@@ -95,13 +112,13 @@ func (m *Memory) Looks() int {
 	return m.looks
 }
 
-// Latest is the head of the branch, or the pinned commit.
-func (m *Memory) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapshot, error) {
+// Latest is where the reference is, or the pinned commit.
+func (m *Memory) Latest(ctx context.Context, src source.Origin) (source.Snapshot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	branch, pinned := reference(src)
-	if pinned != "" {
-		return m.at(ctx, fleet.Revision("sha1:"+pinned))
+	ref := reference(src)
+	if ref.Commit != "" {
+		return m.at(ctx, fleet.Revision("sha1:"+ref.Commit))
 	}
 	if err := m.ask(ctx); err != nil {
 		return source.Snapshot{}, err
@@ -109,16 +126,54 @@ func (m *Memory) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapsh
 	if len(m.commits) == 0 {
 		return source.Snapshot{}, &fleet.Error{Reason: v1alpha1.ReasonEmptySource, Err: errors.New("the repository has no commit")}
 	}
-	head, ok := m.heads[branch]
-	if !ok {
-		return source.Snapshot{}, &fleet.Error{Reason: v1alpha1.ReasonRefNotFound, Err: fmt.Errorf("the repository has no branch %q", branch)}
+	label, head, err := m.find(ref)
+	if err != nil {
+		return source.Snapshot{}, err
 	}
 	m.hold(head)
-	return m.snapshot(revision(branch, head)), nil
+	return m.snapshot(revision(label, head)), nil
+}
+
+// find the commit of a reference, and the label that its revision has.
+func (m *Memory) find(ref v1alpha1.GitRef) (label, commit string, err error) {
+	label, commit = ref.Branch, m.heads[ref.Branch]
+	switch {
+	case ref.Name != "":
+		label = ref.Name
+		if branch, ok := strings.CutPrefix(ref.Name, "refs/heads/"); ok {
+			commit = m.heads[branch]
+		} else {
+			commit = m.tags[strings.TrimPrefix(ref.Name, "refs/tags/")]
+		}
+	case ref.Tag != "":
+		label, commit = ref.Tag, m.tags[ref.Tag]
+	case ref.SemVer != "":
+		within, err := semver.NewConstraint(ref.SemVer)
+		if err != nil {
+			return "", "", &fleet.Error{Kind: fleet.Terminal, Reason: v1alpha1.ReasonRefNotFound, Err: fmt.Errorf("versions %q: %w", ref.SemVer, err)}
+		}
+		for _, tag := range slices.Sorted(maps.Keys(m.tags)) {
+			if v := version(tag); v != nil && within.Check(v) && (commit == "" || !v.LessThan(version(label))) {
+				label, commit = tag, m.tags[tag]
+			}
+		}
+	}
+	if commit == "" {
+		return "", "", &fleet.Error{Reason: v1alpha1.ReasonRefNotFound, Err: fmt.Errorf("the repository has nothing for %+v", ref)}
+	}
+	return label, commit, nil
+}
+
+func version(tag string) *semver.Version {
+	v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	if err != nil {
+		return nil
+	}
+	return v
 }
 
 // At is a commit: what was given out before, or led to it, without the origin.
-func (m *Memory) At(ctx context.Context, _ v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error) {
+func (m *Memory) At(ctx context.Context, _ source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.at(ctx, rev)
@@ -171,11 +226,17 @@ func (m *Memory) snapshot(rev fleet.Revision) source.Snapshot {
 	return source.Snapshot{Revision: rev, Subject: c.subject, Author: "Ada <ada@example.com>", Files: c.files}
 }
 
-// Relation of two revisions that are held.
-func (m *Memory) Relation(_ context.Context, _ v1alpha1.Source, from, to fleet.Revision) (source.Relation, error) {
+// Relation of two revisions that are held: by their versions where src follows versions.
+func (m *Memory) Relation(_ context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	a, b := from.Commit(), to.Commit()
+	ref, a, b := reference(src), from.Commit(), to.Commit()
+	was, now := label(from), label(to)
+	if v, w := version(was), version(now); ref.SemVer != "" && v != nil && w != nil && !v.Equal(w) {
+		return map[bool]source.Relation{true: source.Descends, false: source.Precedes}[v.LessThan(w)], nil
+	} else if a != b && (ref.SemVer != "" && v != nil && w != nil || ref.Tag != "" && was == now) {
+		return source.Unrelated, nil // what a version is stays what it was
+	}
 	switch {
 	case a == b:
 		return source.Same, nil
@@ -205,7 +266,7 @@ func (m *Memory) leadsTo(from, to string) bool {
 }
 
 // FirstParents gives rev, its first parent and so on.
-func (m *Memory) FirstParents(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) iter.Seq2[source.Commit, error] {
+func (m *Memory) FirstParents(ctx context.Context, src source.Origin, rev fleet.Revision) iter.Seq2[source.Commit, error] {
 	return func(yield func(source.Commit, error) bool) {
 		if _, err := m.At(ctx, src, rev); err != nil {
 			yield(source.Commit{}, err)
@@ -267,12 +328,14 @@ func digestOf(files fs.FS, folder string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func reference(src v1alpha1.Source) (branch, commit string) {
+func reference(src source.Origin) v1alpha1.GitRef {
 	if src.Git == nil || src.Git.Ref == nil || *src.Git.Ref == (v1alpha1.GitRef{}) {
-		return "main", ""
+		return v1alpha1.GitRef{Branch: "main"}
 	}
-	return src.Git.Ref.Branch, src.Git.Ref.Commit
+	return *src.Git.Ref
 }
+
+func label(rev fleet.Revision) string { return strings.TrimSuffix(string(rev), "@sha1:"+rev.Commit()) }
 
 func revision(branch, commit string) fleet.Revision {
 	return fleet.Revision(branch + "@sha1:" + commit)
@@ -286,7 +349,7 @@ var (
 	_ source.History = ByURL(nil)
 )
 
-func (b ByURL) of(src v1alpha1.Source) (source.Source, error) {
+func (b ByURL) of(src source.Origin) (source.Source, error) {
 	if src.Git != nil {
 		if s := b[src.Git.URL]; s != nil {
 			return s, nil
@@ -297,7 +360,7 @@ func (b ByURL) of(src v1alpha1.Source) (source.Source, error) {
 }
 
 // Latest asks the source of the URL.
-func (b ByURL) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapshot, error) {
+func (b ByURL) Latest(ctx context.Context, src source.Origin) (source.Snapshot, error) {
 	s, err := b.of(src)
 	if err != nil {
 		return source.Snapshot{}, err
@@ -306,7 +369,7 @@ func (b ByURL) Latest(ctx context.Context, src v1alpha1.Source) (source.Snapshot
 }
 
 // At asks the source of the URL.
-func (b ByURL) At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error) {
+func (b ByURL) At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	s, err := b.of(src)
 	if err != nil {
 		return source.Snapshot{}, err
@@ -315,7 +378,7 @@ func (b ByURL) At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) 
 }
 
 // Relation asks the source of the URL.
-func (b ByURL) Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error) {
+func (b ByURL) Relation(ctx context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	s, err := b.of(src)
 	if err != nil {
 		return source.Unrelated, err
@@ -324,7 +387,7 @@ func (b ByURL) Relation(ctx context.Context, src v1alpha1.Source, from, to fleet
 }
 
 // FirstParents asks the source of the URL, where it has a history.
-func (b ByURL) FirstParents(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) iter.Seq2[source.Commit, error] {
+func (b ByURL) FirstParents(ctx context.Context, src source.Origin, rev fleet.Revision) iter.Seq2[source.Commit, error] {
 	s, err := b.of(src)
 	h, ok := s.(source.History)
 	if err == nil && !ok {

@@ -9,10 +9,11 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
-func spec(ref v1alpha1.GitRef) v1alpha1.Source {
-	return v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example/x", Ref: &ref}}
+func spec(ref v1alpha1.GitRef) source.Origin {
+	return source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example/x", Ref: &ref}}}
 }
 
 func TestMemory(t *testing.T) {
@@ -20,12 +21,14 @@ func TestMemory(t *testing.T) {
 		m := &Memory{}
 		return Fixture{
 			Source: m,
-			Follow: func(branch string) v1alpha1.Source { return spec(v1alpha1.GitRef{Branch: branch}) },
-			Pin:    func(commit string) v1alpha1.Source { return spec(v1alpha1.GitRef{Commit: commit}) },
+			Follow: func(branch string) source.Origin { return spec(v1alpha1.GitRef{Branch: branch}) },
+			Pin:    func(commit string) source.Origin { return spec(v1alpha1.GitRef{Commit: commit}) },
 			Commit: func(branch string, files map[string]string) fleet.Revision { return m.Commit(branch, Files(files)) },
 			Merge: func(branch string, second fleet.Revision, files map[string]string) fleet.Revision {
 				return m.Commit(branch, Files(files), second)
 			},
+			Ask:   spec,
+			Tag:   m.Tag,
 			Reset: m.Reset,
 			Cut:   func() { m.Fail(errors.New("away")) },
 		}
@@ -49,11 +52,11 @@ func TestMemoryCountsLooks(t *testing.T) {
 	var m Memory
 	rev := m.Commit("main", Txtar("-- x --\n1\n"))
 	for range 3 {
-		if _, err := m.Latest(t.Context(), v1alpha1.Source{}); err != nil {
+		if _, err := m.Latest(t.Context(), source.Origin{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.At(t.Context(), v1alpha1.Source{}, rev); err != nil || m.Looks() != 3 {
+	if _, err := m.At(t.Context(), source.Origin{}, rev); err != nil || m.Looks() != 3 {
 		t.Errorf("%d looks, %v; want 3: what is held is not asked for", m.Looks(), err)
 	}
 }
@@ -73,7 +76,7 @@ func TestByURL(t *testing.T) {
 	second := two.Commit("main", Txtar("-- x --\n2\n"))
 	all := ByURL{"https://git.example/1": &one, "https://git.example/2": &two}
 	for url, want := range map[string]fleet.Revision{"https://git.example/1": first, "https://git.example/2": second} {
-		src := v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}
+		src := source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: url}}}
 		if snap, err := all.Latest(t.Context(), src); err != nil || snap.Revision != want {
 			t.Errorf("%s: %s, %v; want %s", url, snap.Revision, err, want)
 		}
@@ -89,6 +92,6 @@ func TestByURL(t *testing.T) {
 			}
 		}
 	}
-	_, err := all.Latest(t.Context(), v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example/3"}})
+	_, err := all.Latest(t.Context(), source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example/3"}}})
 	wantReason(t, err, v1alpha1.ReasonFetchFailed)
 }

@@ -26,14 +26,18 @@ import (
 type Fixture struct {
 	Source source.Source
 	// Follow is the spec that follows a branch of the origin, Pin the one that stays at a commit.
-	Follow func(branch string) v1alpha1.Source
-	Pin    func(commit string) v1alpha1.Source
+	Follow func(branch string) source.Origin
+	Pin    func(commit string) source.Origin
+	// Ask is the spec that names any other reference.
+	Ask func(ref v1alpha1.GitRef) source.Origin
 	// Commit puts a commit with exactly these files on top of a branch, which it makes where it is missing.
 	Commit func(branch string, files map[string]string) fleet.Revision
 	// Merge puts a commit with these files on top of a branch, with a second parent.
 	Merge func(branch string, second fleet.Revision, files map[string]string) fleet.Revision
 	// Reset lets a branch point at a revision, as a force-push does.
 	Reset func(branch string, to fleet.Revision)
+	// Tag a revision, or move a tag to it.
+	Tag func(name string, at fleet.Revision)
 	// Cut takes the origin away for good.
 	Cut func()
 }
@@ -52,6 +56,7 @@ func Test(t *testing.T, fresh func(t *testing.T) Fixture) {
 		{"file system", fileSystem},
 		{"relation", relation},
 		{"force-push", forcePush},
+		{"tags and versions", versions},
 		{"origin away", originAway},
 		{"history", history},
 	} {
@@ -231,6 +236,65 @@ func forcePush(t *testing.T, f Fixture) {
 	f.Reset("main", root)
 	if snap := f.latest(t, "main"); snap.Revision != root {
 		t.Errorf("latest is %s, want %s", snap.Revision, root)
+	}
+}
+
+func versions(t *testing.T, f Fixture) {
+	first := f.Commit("main", map[string]string{"a": "1"})
+	second := f.Commit("main", map[string]string{"a": "2"})
+	side := f.Commit("side", map[string]string{"a": "side"})
+	f.Tag("v1.0.0", second)
+	f.Tag("v1.1.0", first)
+	f.Tag("v1.10.0-rc.1", second)
+	f.Tag("2.0.0", side)
+	named := func(label string, rev fleet.Revision) fleet.Revision {
+		_, rest, _ := strings.Cut(string(rev), "@")
+		return fleet.Revision(label + "@" + rest)
+	}
+	for _, tc := range []struct {
+		ref  v1alpha1.GitRef
+		want fleet.Revision
+	}{
+		{v1alpha1.GitRef{Tag: "v1.0.0"}, named("v1.0.0", second)},
+		{v1alpha1.GitRef{SemVer: "1.x"}, named("v1.1.0", first)},
+		{v1alpha1.GitRef{SemVer: ">=1.0.0-0 <2.0.0"}, named("v1.10.0-rc.1", second)},
+		{v1alpha1.GitRef{SemVer: ">=1.0.0"}, named("2.0.0", side)},
+		{v1alpha1.GitRef{Name: "refs/heads/side"}, named("refs/heads/side", side)},
+		{v1alpha1.GitRef{Name: "refs/tags/v1.1.0"}, named("refs/tags/v1.1.0", first)},
+	} {
+		snap, err := f.Source.Latest(t.Context(), f.Ask(tc.ref))
+		if err != nil || snap.Revision != tc.want {
+			t.Errorf("%+v is %s, %v; want %s", tc.ref, snap.Revision, err, tc.want)
+			continue
+		}
+		if again, err := f.Source.At(t.Context(), f.Ask(tc.ref), tc.want); err != nil || again.Revision != tc.want {
+			t.Errorf("at %s: %s, %v", tc.want, again.Revision, err)
+		}
+	}
+	for _, ref := range []v1alpha1.GitRef{{Tag: "none"}, {SemVer: "7.x"}, {Name: "refs/tags/none"}, {SemVer: "no range"}} {
+		_, err := f.Source.Latest(t.Context(), f.Ask(ref))
+		wantReason(t, err, v1alpha1.ReasonRefNotFound)
+	}
+	for _, tc := range []struct {
+		ref      v1alpha1.GitRef
+		from, to fleet.Revision
+		want     source.Relation
+	}{
+		{v1alpha1.GitRef{SemVer: ">=1.0.0"}, named("v1.0.0", second), named("v1.1.0", first), source.Descends},
+		{v1alpha1.GitRef{SemVer: ">=1.0.0"}, named("2.0.0", side), named("v1.1.0", first), source.Precedes},
+		{v1alpha1.GitRef{SemVer: ">=1.0.0"}, named("v1.0.0", first), named("v1.0.0", second), source.Unrelated},
+		{v1alpha1.GitRef{SemVer: ">=1.0.0"}, named("v1.0.0", first), named("1.0.0", first), source.Same},
+		{v1alpha1.GitRef{Tag: "v1.0.0"}, named("v1.0.0", first), named("v1.0.0", second), source.Unrelated},
+		{v1alpha1.GitRef{Tag: "v1.0.0"}, named("v1.0.0", first), named("v1.0.0", first), source.Same},
+		{v1alpha1.GitRef{Name: "refs/heads/main"}, named("refs/heads/main", first), named("refs/heads/main", second), source.Descends},
+	} {
+		if got, err := f.Source.Relation(t.Context(), f.Ask(tc.ref), tc.from, tc.to); err != nil || got != tc.want {
+			t.Errorf("%+v: %s to %s is %v, %v; want %v", tc.ref, tc.from.Short(), tc.to.Short(), got, err, tc.want)
+		}
+	}
+	f.Tag("v1.1.0", second)
+	if snap, err := f.Source.Latest(t.Context(), f.Ask(v1alpha1.GitRef{Tag: "v1.1.0"})); err != nil || snap.Revision != named("v1.1.0", second) {
+		t.Errorf("a tag that was moved is %s, %v", snap.Revision, err)
 	}
 }
 

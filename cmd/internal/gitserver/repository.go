@@ -118,6 +118,24 @@ func (s *Server) Reset(_ context.Context, repository, branch, commit string) err
 	return repo.Storer.SetReference(plumbing.NewHashReference(plumbing.NewBranchReferenceName(branch), hash))
 }
 
+// Tag a commit of the repository. A tag that is there already is moved.
+func (s *Server) Tag(_ context.Context, repository, tag, commit string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	repo, err := s.open(repository)
+	if err != nil {
+		return err
+	}
+	name, hash := plumbing.NewTagReferenceName(tag), plumbing.NewHash(commit)
+	if err := name.Validate(); err != nil {
+		return fmt.Errorf("%s: tag %q: %w", repository, tag, err)
+	}
+	if _, err := repo.CommitObject(hash); err != nil {
+		return fmt.Errorf("%s: commit %s: %w", repository, commit, err)
+	}
+	return repo.Storer.SetReference(plumbing.NewHashReference(name, hash))
+}
+
 func (s *Server) commit(repo *git.Repository, message string, files map[string]string, parents []plumbing.Hash) (plumbing.Hash, error) {
 	for path := range files {
 		if !fs.ValidPath(path) || path == "." {
