@@ -31,16 +31,20 @@ const (
 	ReasonNotHeard                      = "NotHeard"                      // this member hears nobody
 
 	// SourceReady.
-	ReasonFetched       = "Fetched"       // the newest revision is here
-	ReasonFetchFailed   = "FetchFailed"   // the server did not answer as it should; tried again
-	ReasonAuthFailed    = "AuthFailed"    // the server wants other credentials
-	ReasonNotDescending = "NotDescending" // the head does not descend from the accepted revision
-	ReasonRefNotFound   = "RefNotFound"   // no such branch or commit
-	ReasonEmptySource   = "EmptySource"   // the repository has no commit
-	ReasonPathNotFound  = "PathNotFound"  // no such folder in the source
-	ReasonPathVariable  = "PathVariable"  // spec.source.path names a variable this member has not
-	ReasonEmptyRender   = "EmptyRender"   // no object came out; nothing is deleted (R12)
-	ReasonTooLarge      = "TooLarge"      // over a bound of bytes, files or objects
+	ReasonFetched            = "Fetched"            // the newest revision is here
+	ReasonFetchFailed        = "FetchFailed"        // the server did not answer as it should; tried again
+	ReasonAuthFailed         = "AuthFailed"         // the server wants other credentials
+	ReasonCredentialsMissing = "CredentialsMissing" // the Secret is not there, may not be read, or lacks a key
+	ReasonServerNotTrusted   = "ServerNotTrusted"   // its certificate or host key is not the one expected
+	ReasonRedirected         = "Redirected"         // the server sends elsewhere, where credentials do not follow
+	ReasonVersionMoved       = "VersionMoved"       // a tag or version is not what it was when it was accepted
+	ReasonNotDescending      = "NotDescending"      // the head does not descend from the accepted revision
+	ReasonRefNotFound        = "RefNotFound"        // no such branch, tag, version or commit
+	ReasonEmptySource        = "EmptySource"        // the repository has no commit
+	ReasonPathNotFound       = "PathNotFound"       // no such folder in the source
+	ReasonPathVariable       = "PathVariable"       // a path names a variable this member has not
+	ReasonEmptyRender        = "EmptyRender"        // no object came out; nothing is deleted (R12)
+	ReasonTooLarge           = "TooLarge"           // over a bound of bytes, files or objects
 
 	// Sealed.
 	ReasonSealedByCommit = "SealedByCommit" // the fleet repository
@@ -50,8 +54,13 @@ const (
 
 	// Applied.
 	ReasonApplied                = "Applied"                // all objects are as the release has them
+	ReasonWaitingForWave         = "WaitingForWave"         // objects of a lower wave, such as a hook's Job, are not ready
 	ReasonWaiting                = "Waiting"                // not this member's turn
 	ReasonRenderFailed           = "RenderFailed"           // the payload does not build
+	ReasonValuesInvalid          = "ValuesInvalid"          // a chart does not take the values
+	ReasonVariableUnknown        = "VariableUnknown"        // ${...} that nobody gives a value
+	ReasonInputMissing           = "InputMissing"           // a ConfigMap, Secret or values file that the render needs is not there
+	ReasonNotReproducible        = "NotReproducible"        // the payload renders to other bytes each time
 	ReasonApplyFailed            = "ApplyFailed"            // the API server refused an object
 	ReasonForbidden              = "Forbidden"              // the service account may not
 	ReasonServiceAccountNotFound = "ServiceAccountNotFound" // spec.delivery.serviceAccountName is not there

@@ -38,6 +38,7 @@ type FleetRolloutList struct {
 }
 
 // FleetRolloutSpec follows the pipeline: each part is one of its stages.
+// +kubebuilder:validation:XValidation:rule="!has(self.source.helm) || !has(self.specialize) || !has(self.specialize.helm) || !has(self.specialize.helm.chart)",message="the source is already a chart (spec.source.helm); keep one of the two",fieldPath=".specialize"
 type FleetRolloutSpec struct {
 	// Source says where the payload comes from.
 	// +required
@@ -45,6 +46,9 @@ type FleetRolloutSpec struct {
 	// Targets says which members get it. Required: there is no implicit "all".
 	// +required
 	Targets Targets `json:"targets"`
+	// Specialize says how the payload differs from member to member.
+	// +optional
+	Specialize *Specialize `json:"specialize,omitempty"`
 	// Strategy says in which order, how many at once, and what must hold before it goes on.
 	// Left out: automatic stages (the members labelled ring=canary, else one; then 10%, 50%, the rest).
 	// +optional
@@ -58,10 +62,16 @@ type FleetRolloutSpec struct {
 }
 
 // Source of the payload.
+// +kubebuilder:validation:XValidation:rule="has(self.git) != has(self.helm)",message="name exactly one of git, helm"
+// +kubebuilder:validation:XValidation:rule="has(self.git) || !has(self.path) || self.path == './'",message="only git has paths",fieldPath=".path"
+// +kubebuilder:validation:XValidation:rule="has(self.git) || !has(self.ignore)",message="only git has files to ignore",fieldPath=".ignore"
 type Source struct {
 	// Git repository that holds it.
-	// +required
-	Git *GitSource `json:"git"`
+	// +optional
+	Git *GitSource `json:"git,omitempty"`
+	// Helm chart that is the payload, from a repository of charts. Its values are in spec.specialize.helm.
+	// +optional
+	Helm *HelmSource `json:"helm,omitempty"`
 	// Path of the payload in the source. May hold ${CLUSTER}, ${ZONE} and ${LABEL_<key>} of the member
 	// (in a key, every character but letters, digits and _ becomes _): ./overlays/${LABEL_region}.
 	// +kubebuilder:default="./"
@@ -78,29 +88,98 @@ type Source struct {
 	// +kubebuilder:default="60s"
 	// +optional
 	Timeout *Duration `json:"timeout,omitempty"`
+	// SecretRef names the Secret, in the rollout's namespace of each member, that opens the source. Its keys:
+	// username and password, or bearerToken; ca.crt for the server's certificate; tls.crt and tls.key for the
+	// client's own; for ssh identity, known_hosts (required) and, where the key has one, its passphrase in password.
+	// It is read as spec.delivery.serviceAccountName, and sent to the host of the URL and no other but, of a
+	// registry, to the token server that it names, over https.
+	// +optional
+	SecretRef *LocalReference `json:"secretRef,omitempty"`
+	// ProxySecretRef names the Secret with the proxy to go through: address (http, https or socks5 URL), and username and password if it asks.
+	// +optional
+	ProxySecretRef *LocalReference `json:"proxySecretRef,omitempty"`
+	// Ignore takes files out of the payload, in .gitignore's words, after those of .sourceignore files. Without either, nothing is ignored.
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	Ignore string `json:"ignore,omitempty"`
+}
+
+// LocalReference names an object in the rollout's own namespace.
+type LocalReference struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +required
+	Name string `json:"name"`
 }
 
 // GitSource is a repository and what of it to follow.
 type GitSource struct {
-	// +kubebuilder:validation:Pattern=`^https?://.+$`
+	// URL of the repository: https, http, or ssh as ssh://git@host/path.
+	// +kubebuilder:validation:Pattern=`^(https?|ssh)://.+$`
 	// +kubebuilder:validation:MaxLength=2048
 	// +required
 	URL string `json:"url"`
 	// +kubebuilder:default:={"branch":"main"}
 	// +optional
 	Ref *GitRef `json:"ref,omitempty"`
+	// RecurseSubmodules takes the files of submodules in, at the commits that the payload names. Those on the
+	// repository's own host are read with its credentials, others without any.
+	// +optional
+	RecurseSubmodules bool `json:"recurseSubmodules,omitempty"`
+	// SparseCheckout leaves these folders, and what is below them, and takes everything else out of the payload.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=512
+	// +listType=set
+	// +optional
+	SparseCheckout []string `json:"sparseCheckout,omitempty"`
 }
 
-// GitRef is a branch to follow or a commit to stay at.
-// +kubebuilder:validation:XValidation:rule="has(self.branch) != has(self.commit)",message="name exactly one of branch, commit"
+// GitRef is what to follow: a branch, the highest tag of a range of versions, or any other reference; or what to stay at: a tag or a commit.
+// +kubebuilder:validation:XValidation:rule="[has(self.branch), has(self.tag), has(self.semver), has(self.name), has(self.commit)].filter(x, x).size() == 1",message="name exactly one of branch, tag, semver, name, commit"
 type GitRef struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
 	// +optional
 	Branch string `json:"branch,omitempty"`
+	// Tag to stay at. A tag that is moved afterwards is not followed, as a version once delivered stays what it was:
+	// name the new commit, or another tag.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +optional
+	Tag string `json:"tag,omitempty"`
+	// SemVer follows the highest tag in a range of versions: ">=1.2.0 <2.0.0", "1.x". A leading v in tags is allowed.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +optional
+	SemVer string `json:"semver,omitempty"`
+	// Name of any reference in full: refs/heads/main, refs/pull/420/head.
+	// +kubebuilder:validation:Pattern=`^refs/.+$`
+	// +kubebuilder:validation:MaxLength=255
+	// +optional
+	Name string `json:"name,omitempty"`
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{40}$`
 	// +optional
 	Commit string `json:"commit,omitempty"`
+}
+
+// HelmSource is a chart and which of its versions to follow. The revision is the version and the digest of its archive.
+type HelmSource struct {
+	// URL of the repository that has the chart: https or http of one with an index.yaml, or oci://registry/path.
+	// +kubebuilder:validation:Pattern=`^(https?|oci)://.+$`
+	// +kubebuilder:validation:MaxLength=2048
+	// +required
+	URL string `json:"url"`
+	// Chart is its name in the repository.
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9._/-]+$`
+	// +kubebuilder:validation:MaxLength=253
+	// +required
+	Chart string `json:"chart"`
+	// Version to stay at (1.4.2), or a range of which the highest is followed (1.x).
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +required
+	Version string `json:"version"`
 }
 
 // ClusterSelector: every field given must hold.
