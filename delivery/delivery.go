@@ -5,6 +5,9 @@
 // A [Deliverer] applies one manifest under one service account, keeps an inventory of what it
 // applied, prunes what is no longer in it, and reads health. What can be decided without a
 // cluster is decided here, purely; delivery/kube does the I/O.
+//
+// An object may name its wave in the annotation fleet.flotilla.dev/wave. A wave is applied when everything of all lower
+// ones is ready; within a wave, what others need comes first. Nothing is pruned before the last wave is applied.
 package delivery
 
 import (
@@ -63,6 +66,8 @@ const (
 	Configured Action = "configured"
 	Unchanged  Action = "unchanged"
 	Pruned     Action = "pruned"
+	// Recreated: deleted and made again, because it differed in what cannot be changed in place and asks for that.
+	Recreated Action = "recreated"
 	// Kept: no longer in the manifest, and left in place (its kind is never pruned, or deleting was refused).
 	Kept Action = "kept"
 )
@@ -80,6 +85,8 @@ type Outcome struct {
 	Changes []Change
 	// Objects in the inventory afterwards.
 	Objects int
+	// Waiting says what the delivery waits for before it goes on; the next Deliver goes on. Empty: it came to its end.
+	Waiting string
 }
 
 // Changed says whether anything was written.
@@ -99,7 +106,7 @@ func (o Outcome) Summary() string {
 		counts[c.Action]++
 	}
 	var parts []string
-	for _, a := range []Action{Created, Configured, Unchanged, Pruned, Kept} {
+	for _, a := range []Action{Created, Configured, Recreated, Unchanged, Pruned, Kept} {
 		if n := counts[a]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, a))
 		}
@@ -138,8 +145,9 @@ type Deliverer interface {
 	// Check says whether the release could be delivered, before anything is promised or written:
 	// the service account and every namespace are there, the kinds are known, the prune guard holds.
 	Check(ctx context.Context, release Release) error
-	// Deliver applies and prunes. Doing it again changes nothing, and says so.
+	// Deliver applies the waves of the release up to the first that is not ready, and prunes after the last. It does
+	// not wait: Outcome.Waiting says for what, and doing it again goes on. When all is there it changes nothing, and says so.
 	Deliver(ctx context.Context, release Release) (Outcome, error)
-	// Health of what the rollout has in the cluster, read as serviceAccount.
+	// Health of what the rollout has in the cluster, read as serviceAccount. It is not Healthy before the last wave.
 	Health(ctx context.Context, rollout fleet.RolloutName, serviceAccount string) (Health, error)
 }

@@ -38,6 +38,34 @@ type Inventory struct {
 	// Left by earlier releases: no longer in the manifest and still in the cluster, because their turn to be pruned
 	// has not come, their kind is never pruned, or deleting them was refused.
 	Left []ObjectID
+	// Pending: the last wave of the release was not applied yet.
+	Pending bool
+	// Done are Jobs of the release that are complete. What deletes them then, such as their ttlSecondsAfterFinished,
+	// does not make them run again.
+	Done []Done
+}
+
+// Done is a Job that is complete, by the digest of its manifest: with another one it runs again.
+type Done struct {
+	Object   ObjectID     `json:"object"`
+	Manifest fleet.Digest `json:"manifest"`
+}
+
+// ManifestOf an object as it is applied, for Done.
+func ManifestOf(o *unstructured.Unstructured) (fleet.Digest, error) {
+	raw, err := json.Marshal(o.Object)
+	if err != nil {
+		return fleet.Digest{}, fmt.Errorf("%s: %w", IDOf(o), err)
+	}
+	return fleet.DigestOf("flotilla.dev/object", raw), nil
+}
+
+// IsJob: its success is that it ends.
+func (o ObjectID) IsJob() bool { return o.is("batch", "Job") }
+
+// IsDone says whether a Job is complete, with whatever manifest.
+func (i Inventory) IsDone(id ObjectID) bool {
+	return slices.ContainsFunc(i.Done, func(d Done) bool { return d.Object.Same(id) })
 }
 
 // IDOf names an object.
@@ -63,10 +91,18 @@ func (i Inventory) IsZero() bool {
 func (i Inventory) Total() int { return len(i.Objects) + len(i.Left) }
 
 // Next is the inventory to write before anything of the release is applied: ids are the release's,
-// and whatever else was there is left.
+// and whatever else was there is left. Another manifest than before is pending until its last wave is applied.
 func (i Inventory) Next(r Release, ids []ObjectID) Inventory {
-	next := Inventory{Rollout: r.Rollout, Plan: r.Plan, Revision: r.Revision, Digest: r.Digest, Objects: sortedIDs(ids)}
+	next := Inventory{
+		Rollout: r.Rollout, Plan: r.Plan, Revision: r.Revision, Digest: r.Digest, Objects: sortedIDs(ids),
+		Pending: i.Pending || i.Digest != r.Digest,
+	}
 	have := idSet(ids)
+	for _, d := range i.Done {
+		if have[unversioned(d.Object)] {
+			next.Done = append(next.Done, d)
+		}
+	}
 	for _, id := range sortedIDs(slices.Concat(i.Objects, i.Left)) {
 		if !have[unversioned(id)] {
 			next.Left = append(next.Left, id)
@@ -162,6 +198,8 @@ type encodedInventory struct {
 	Digest   fleet.Digest      `json:"digest"`
 	Objects  []encodedKind     `json:"objects,omitempty"`
 	Left     []encodedKind     `json:"left,omitempty"`
+	Pending  bool              `json:"pending,omitempty"`
+	Done     []Done            `json:"done,omitempty"`
 }
 
 type encodedKind struct {
@@ -175,7 +213,7 @@ type encodedKind struct {
 func (i Inventory) Encode() ([]byte, error) {
 	raw, err := json.Marshal(encodedInventory{
 		Version: inventoryVersion, Rollout: i.Rollout, Plan: i.Plan, Revision: i.Revision, Digest: i.Digest,
-		Objects: encodeKinds(i.Objects), Left: encodeKinds(i.Left),
+		Objects: encodeKinds(i.Objects), Left: encodeKinds(i.Left), Pending: i.Pending, Done: i.Done,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("inventory of %s: %w", i.Rollout, err)
@@ -221,13 +259,18 @@ func DecodeInventory(raw []byte) (Inventory, error) {
 	if e.Version != inventoryVersion {
 		return Inventory{}, damaged("written in version %d, this agent reads version %d", e.Version, inventoryVersion)
 	}
-	i := Inventory{Rollout: e.Rollout, Plan: e.Plan, Revision: e.Revision, Digest: e.Digest}
+	i := Inventory{Rollout: e.Rollout, Plan: e.Plan, Revision: e.Revision, Digest: e.Digest, Pending: e.Pending, Done: e.Done}
 	var err error
 	if i.Objects, err = decodeKinds(e.Objects); err != nil {
 		return Inventory{}, err
 	}
 	if i.Left, err = decodeKinds(e.Left); err != nil {
 		return Inventory{}, err
+	}
+	for _, d := range i.Done {
+		if !d.Object.IsJob() {
+			return Inventory{}, damaged("%s is done and no Job", d.Object)
+		}
 	}
 	return i, nil
 }

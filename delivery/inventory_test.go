@@ -46,6 +46,32 @@ func parseAll(t testing.TB, list ...string) []ObjectID {
 	return ids
 }
 
+// TestNextIsPending until the last wave of another manifest was applied; a Job that is done is remembered with it.
+func TestNextIsPending(t *testing.T) {
+	one, two := fleet.DigestOf("test", []byte("1")), fleet.DigestOf("test", []byte("2"))
+	ids := parseAll(t, "batch/v1 Job apps/migrate", "v1 ConfigMap apps/a")
+	done := []Done{{Object: ids[0], Manifest: one}}
+	for _, tc := range []struct {
+		name    string
+		before  Inventory
+		digest  fleet.Digest
+		ids     []ObjectID
+		pending bool
+		done    []Done
+	}{
+		{"the first", Inventory{}, one, ids, true, nil},
+		{"the same", Inventory{Digest: one, Done: done}, one, ids, false, done},
+		{"the same, which did not come to its end", Inventory{Digest: one, Pending: true}, one, ids, true, nil},
+		{"another", Inventory{Digest: one, Done: done}, two, ids, true, done},
+		{"another, without the Job", Inventory{Digest: one, Done: done}, two, ids[1:], true, nil},
+	} {
+		got := tc.before.Next(Release{Digest: tc.digest}, tc.ids)
+		if got.Pending != tc.pending || cmp.Diff(tc.done, got.Done) != "" {
+			t.Errorf("%s: pending %t, done %v", tc.name, got.Pending, got.Done)
+		}
+	}
+}
+
 func TestNextKeepsWhatWasThere(t *testing.T) {
 	before := Inventory{
 		Rollout: podinfo,
@@ -299,6 +325,11 @@ func TestPropertyEncoding(t *testing.T) {
 			Revision: fleet.Revision(rapid.String().Draw(t, "revision")),
 			Digest:   fleet.DigestOf("test", []byte{1}),
 		}, rapid.SliceOf(anyID).Draw(t, "objects"))
+		i.Pending = rapid.Bool().Draw(t, "pending")
+		for _, name := range rapid.SliceOf(rapid.StringMatching("[a-z]{1,5}")).Draw(t, "done") {
+			job := ObjectID{Group: "batch", Version: "v1", Kind: "Job", Namespace: "apps", Name: name}
+			i.Done = append(i.Done, Done{Object: job, Manifest: fleet.DigestOf("test", []byte(name))})
+		}
 		raw, err := i.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -321,6 +352,7 @@ func FuzzDecodeInventory(f *testing.F) {
 	}
 	f.Add(seed)
 	f.Add([]byte(`{"version":1,"rollout":{"namespace":"a","name":"b"},"objects":[{"version":"v1","kind":"X","names":["a","a","b/a"]}]}`))
+	f.Add([]byte(`{"version":1,"pending":true,"done":[{"object":{"group":"batch","version":"v1","kind":"Job","name":"m"},"manifest":""}]}`))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		i, err := DecodeInventory(raw)
@@ -357,6 +389,7 @@ func TestDecodeInventoryRefuses(t *testing.T) {
 		{"no name", `{"version":1,"objects":[{"version":"v1","kind":"A","names":[""]}]}`, `A "" is no name`},
 		{"half a name", `{"version":1,"left":[{"version":"v1","kind":"A","names":["/a"]}]}`, `A "/a" is no name`},
 		{"a name too much", `{"version":1,"left":[{"version":"v1","kind":"A","names":["a/b/c"]}]}`, `A "a/b/c" is no name`},
+		{"done and no Job", `{"version":1,"done":[{"object":{"version":"v1","kind":"Pod","namespace":"a","name":"b"}}]}`, "Pod a/b is done and no Job"},
 		{"too large", strings.Repeat(" ", maxInventoryBytes+1), "900 KiB"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 )
 
 // Validate refuses what no cluster would have to be asked about: a release without objects (nothing is ever deleted
-// because a render came out empty, R12 of docs/rules.md), too many of them, one without a name, the same twice, and
-// Flotilla's own kinds, with which a payload could steer the fleet past its authors.
+// because a render came out empty, R12 of docs/rules.md), too many of them, one without a name, the same twice, a wave
+// that is none, and Flotilla's own kinds, with which a payload could steer the fleet past its authors.
 func Validate(r Release) error {
 	if len(r.Objects) == 0 {
 		return &fleet.Error{
@@ -47,6 +47,12 @@ func validateObject(o *unstructured.Unstructured) error {
 		return fmt.Errorf("%s without a name", id.Kind)
 	case id.Group == v1alpha1.GroupVersion.Group:
 		return fmt.Errorf("%s: payloads may not carry %s kinds", id, v1alpha1.GroupVersion.Group)
+	}
+	if _, err := WaveOf(o); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
+	if _, err := MayRecreate(o); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
 	}
 	return nil
 }

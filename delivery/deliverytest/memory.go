@@ -75,7 +75,25 @@ func (m *Memory) check(r delivery.Release) ([]*unstructured.Unstructured, error)
 			return nil, err
 		}
 	}
-	return objects, m.inventories[r.Rollout].GuardPrune(r, ids)
+	if err := m.inventories[r.Rollout].GuardPrune(r, ids); err != nil {
+		return nil, err
+	}
+	return objects, m.checkClaims(r, ids)
+}
+
+// checkClaims refuses what another rollout is going to write when one of its waves is ready.
+func (m *Memory) checkClaims(r delivery.Release, ids []delivery.ObjectID) error {
+	for _, id := range ids {
+		if m.objects[key(id)] != nil || slices.ContainsFunc(m.inventories[r.Rollout].Objects, id.Same) {
+			continue
+		}
+		for owner, theirs := range m.inventories {
+			if owner != r.Rollout && theirs.Pending && slices.ContainsFunc(theirs.Objects, id.Same) {
+				return refused(v1alpha1.ReasonConflict, "%s belongs to rollout %s, not to %s", id, owner, r.Rollout)
+			}
+		}
+	}
+	return nil
 }
 
 func (m *Memory) checkObject(r delivery.Release, id delivery.ObjectID, payload []delivery.ObjectID) error {
@@ -102,9 +120,8 @@ func (m *Memory) knowsKind(id delivery.ObjectID, payload []*unstructured.Unstruc
 		return true
 	}
 	for _, o := range slices.Concat(payload, slices.Collect(maps.Values(m.objects))) {
-		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-		if o.GetKind() == "CustomResourceDefinition" && group == id.Group && kind == id.Kind {
+		defined := delivery.DefinedKind(o)
+		if o.GetKind() == "CustomResourceDefinition" && defined.Group == id.Group && defined.Kind == id.Kind {
 			return true
 		}
 	}
@@ -121,23 +138,17 @@ func (m *Memory) Deliver(ctx context.Context, r delivery.Release) (delivery.Outc
 	if err != nil {
 		return outcome, err
 	}
-	ids := make([]delivery.ObjectID, len(objects))
-	for n, o := range objects {
-		ids[n] = delivery.IDOf(o)
+	waves, err := m.rehearse(have, objects)
+	if err != nil {
+		return outcome, err
 	}
-	have = have.Next(r, ids)
+	have = m.next(r, objects, len(waves) > 1)
 	if err := m.keep(ctx, r, have); err != nil {
 		return outcome, err
 	}
 	outcome.Objects = have.Total()
-	for _, stage := range delivery.Stages(objects, delivery.IDOf) {
-		for _, o := range stage {
-			change, err := m.apply(ctx, r, o)
-			if err != nil {
-				return outcome, err
-			}
-			outcome.Changes = append(outcome.Changes, change)
-		}
+	if outcome.Changes, outcome.Waiting, err = m.applyWaves(ctx, r, waves); err != nil || outcome.Waiting != "" {
+		return outcome, err
 	}
 	have, changes, err := m.prune(ctx, r, have)
 	outcome.Changes = append(outcome.Changes, changes...)
@@ -162,9 +173,9 @@ func (m *Memory) keep(ctx context.Context, r delivery.Release, next delivery.Inv
 
 func (m *Memory) apply(ctx context.Context, r delivery.Release, o *unstructured.Unstructured) (delivery.Change, error) {
 	id := delivery.IDOf(o)
-	there := m.objects[key(id)]
-	if there != nil && contains(there.Object, o.Object) && reflect.DeepEqual(m.applied[key(id)], o.Object) {
-		return delivery.Change{Object: id, Action: delivery.Unchanged}, nil
+	action := m.actionOn(m.inventories[r.Rollout], o)
+	if action == delivery.Unchanged {
+		return delivery.Change{Object: id, Action: action}, nil
 	}
 	if err := fence(ctx, r); err != nil {
 		return delivery.Change{}, err
@@ -183,13 +194,14 @@ func (m *Memory) apply(ctx context.Context, r delivery.Release, o *unstructured.
 	m.writes++
 	before := m.applied[key(id)]
 	m.applied[key(id)] = o.Object
-	if there == nil {
+	if action != delivery.Configured {
 		m.objects[key(id)] = o.DeepCopy()
-		return delivery.Change{Object: id, Action: delivery.Created}, nil
+		return delivery.Change{Object: id, Action: action}, nil
 	}
+	there := m.objects[key(id)]
 	disown(there.Object, before, o.Object)
 	overlay(there.Object, o.DeepCopy().Object)
-	return delivery.Change{Object: id, Action: delivery.Configured}, nil
+	return delivery.Change{Object: id, Action: action}, nil
 }
 
 func (m *Memory) prune(ctx context.Context, r delivery.Release, have delivery.Inventory) (delivery.Inventory, []delivery.Change, error) {
@@ -211,6 +223,7 @@ func (m *Memory) prune(ctx context.Context, r delivery.Release, have delivery.In
 		changes = append(changes, delivery.Change{Object: id, Action: delivery.Pruned})
 	}
 	next := have.Without(remove)
+	next.Pending = false
 	return next, changes, m.keep(ctx, r, next)
 }
 
@@ -222,18 +235,16 @@ func (m *Memory) Health(_ context.Context, rollout fleet.RolloutName, _ string) 
 	if len(have.Objects) == 0 {
 		return delivery.Health{Because: "nothing has been delivered yet"}, nil
 	}
+	var health delivery.Health
 	if m.HealthOf != nil {
-		return m.HealthOf(have), nil // it may look at the objects itself
+		health = m.HealthOf(have) // it may look at the objects itself
+	} else {
+		m.mu.Lock()
+		health = m.judge(have, have.Objects)
+		m.mu.Unlock()
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	health := delivery.Health{State: delivery.Healthy, Total: len(have.Objects)}
-	for _, id := range have.Objects {
-		if m.objects[key(id)] != nil {
-			health.Ready++
-		} else if health.State == delivery.Healthy {
-			health.State, health.Because = delivery.Progressing, id.String()+": is not there"
-		}
+	if health.State == delivery.Healthy && have.Pending {
+		health.State, health.Because = delivery.Progressing, "the release is not applied to its last wave"
 	}
 	return health, nil
 }
@@ -270,6 +281,17 @@ func (m *Memory) Remove(id delivery.ObjectID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.objects, key(id))
+}
+
+// Finish a Job: it is complete, or it has failed.
+func (m *Memory) Finish(id delivery.ObjectID, failed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	condition := map[string]any{"type": "Complete", "status": "True"}
+	if failed {
+		condition = map[string]any{"type": "Failed", "status": "True", "message": "Job has reached the specified backoff limit"}
+	}
+	m.objects[key(id)].Object["status"] = map[string]any{"conditions": []any{condition}}
 }
 
 // Writes of all deliveries so far, inventories included.

@@ -22,7 +22,7 @@ func TestMemoryConforms(t *testing.T) {
 			ServiceAccounts: []fleet.RolloutName{{Namespace: "apps", Name: "flotilla"}},
 		}
 		return deliverytest.World{
-			Deliverer: m, Namespace: "apps", Get: m.Get, Put: m.Put, Remove: m.Remove,
+			Deliverer: m, Namespace: "apps", Get: m.Get, Put: m.Put, Remove: m.Remove, Finish: m.Finish,
 			Versions: func() string { return fmt.Sprint(m.Writes(), " writes") },
 		}
 	})

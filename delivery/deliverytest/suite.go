@@ -30,6 +30,8 @@ type World struct {
 	Get    func(delivery.ObjectID) *unstructured.Unstructured
 	Put    func(*unstructured.Unstructured)
 	Remove func(delivery.ObjectID)
+	// Finish a Job whose pods nobody runs: it is complete, or it has failed.
+	Finish func(id delivery.ObjectID, failed bool)
 	// Versions of all that the rollouts of the namespace have, inventories included: they tell whether anything was written.
 	Versions func() string
 }
@@ -55,8 +57,20 @@ func Conformance(t *testing.T, start func(t *testing.T) World) {
 		{"stopped before any write", stoppedAtOnce},
 		{"stopped at each write, then completed", stoppedAtEachWrite},
 		{"health", health},
+		{"waves wait for what is before them", wavesWait},
+		{"a wave that fails", waveFails},
+		{"an update in waves", updateInWaves},
+		{"waves are stopped at each write, then completed", wavesStopped},
+		{"drift in waves", driftInWaves},
+		{"a Job that is gone is not run again", jobIsGone},
+		{"an object of a wave to come", claimed},
+		{"immutable, and made anew", madeAnew},
+		{"annotations that say nothing", badAnnotations},
 	} {
-		t.Run(tc.name, func(t *testing.T) { tc.run(t, &script{T: t, World: start(t)}) })
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.run(t, &script{T: t, World: start(t)})
+		})
 	}
 }
 

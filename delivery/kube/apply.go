@@ -28,8 +28,8 @@ const (
 )
 
 // Deliver applies and prunes. What can be known to fail is found out by dry-runs before the first write. The inventory
-// is written before the objects and shrunk after pruning, so a delivery that ends anywhere is completed by the next.
-// A release that is there already causes no write at all.
+// is written before the objects and shrunk after pruning, so a delivery that ends anywhere is completed by the next;
+// one that has to wait for a wave ends there and says so. A release that is there already causes no write at all.
 func (c *Cluster) Deliver(ctx context.Context, r delivery.Release) (delivery.Outcome, error) {
 	s, err := c.open(ctx, r)
 	if err != nil {
@@ -39,6 +39,7 @@ func (c *Cluster) Deliver(ctx context.Context, r delivery.Release) (delivery.Out
 	if err != nil {
 		return delivery.Outcome{}, err
 	}
+	s.before = before.Inventory
 	outcome := delivery.Outcome{Objects: before.Total()}
 	if err := before.GuardPrune(r, s.ids()); err != nil {
 		return outcome, err
@@ -46,12 +47,13 @@ func (c *Cluster) Deliver(ctx context.Context, r delivery.Release) (delivery.Out
 	if err := s.rehearse(ctx); err != nil {
 		return outcome, s.better(ctx, err)
 	}
-	have, err := s.keep(ctx, before, before.Next(r, s.ids()))
+	have, err := s.keep(ctx, before, s.next())
 	if err != nil {
 		return outcome, err
 	}
 	outcome.Objects = have.Total()
-	if outcome.Changes, err = s.apply(ctx); err != nil {
+	outcome.Changes, outcome.Waiting, err = s.apply(ctx, have.Pending)
+	if err != nil || outcome.Waiting != "" {
 		return outcome, err
 	}
 	have, pruned, err := s.prune(ctx, have)
@@ -75,24 +77,43 @@ func (s *session) keep(ctx context.Context, before stored, next delivery.Invento
 	return s.cluster.keep(ctx, s.conn, before, next)
 }
 
-// rehearse has the server judge every object before one is written. Left out are those that cannot be judged yet,
-// because the payload itself brings what they need: their kind, or a newer version of it, and their namespace. They
-// are rehearsed when that is there, before the rest of their stage is written.
+// next is the inventory to write before the first object.
+func (s *session) next() delivery.Inventory {
+	next := s.before.Next(s.release, s.ids())
+	next.Pending = next.Pending && len(s.waves) > 1
+	next.Done = s.completed()
+	return next
+}
+
+// rehearse has the server judge every object of every wave before one is written. Left out are those that cannot be
+// judged yet, because the payload itself brings what they need: their kind, or a newer version of it, their namespace,
+// and a webhook of an earlier wave. They are rehearsed when that is there, before the rest of their stage is written.
 func (s *session) rehearse(ctx context.Context) error {
-	stages := delivery.Stages(s.items, func(it *item) delivery.ObjectID { return it.id })
-	for _, stage := range stages {
-		var now []*item
-		for _, it := range stage {
-			if !s.needsUnwritten(it) {
-				now = append(now, it)
+	for n, wave := range s.waves {
+		for _, stage := range delivery.Stages(wave.Items, idOf) {
+			now := slices.DeleteFunc(stage, s.needsUnwritten)
+			err := s.each(ctx, now, func(ctx context.Context, it *item) error {
+				err := s.try(ctx, it)
+				if n > 0 && isWebhookAway(err) {
+					return nil
+				}
+				return err
+			})
+			if err != nil {
+				return err
 			}
 		}
-		if err := s.each(ctx, now, s.try); err != nil {
-			return err
+	}
+	var unwritten []*item
+	for _, it := range s.items {
+		if it.live == nil && it.action != delivery.Unchanged && !slices.ContainsFunc(s.before.Objects, it.id.Same) {
+			unwritten = append(unwritten, it)
 		}
 	}
-	return nil
+	return s.checkClaims(ctx, unwritten)
 }
+
+func idOf(it *item) delivery.ObjectID { return it.id }
 
 // better is a better reason than Forbidden, if there is one: in a namespace that does not exist nobody has rights.
 func (s *session) better(ctx context.Context, err error) error {
@@ -154,13 +175,20 @@ func (s *session) each(ctx context.Context, items []*item, do func(context.Conte
 // try asks the server what applying the item would do, and lets pass what only waits for another of the payload:
 // a RoleBinding is judged by the Role that it names.
 func (s *session) try(ctx context.Context, it *item) error {
-	g := &gate{Client: s.client, session: s, id: it.id}
+	g := &gate{Client: s.client, session: s, item: it}
 	entry, _, _, err := s.manager(g).Diff(ctx, it.object, ssa.DefaultDiffOptions())
-	if err == nil {
-		it.action = actionOf(entry)
+	switch {
+	case g.refusal == nil && it.live == nil && s.wasDone(it):
+		it.action, it.done = delivery.Unchanged, true
 		return nil
-	}
-	if s.bringsMissing(err, it) {
+	case err == nil:
+		it.action = actionOf(entry)
+		it.done = it.action == delivery.Unchanged && it.id.IsJob() && isTrue(it.live, "Complete")
+		return nil
+	case it.recreate && it.live != nil && isImmutable(err, err.Error()):
+		it.action = delivery.Recreated
+		return s.rehearseAnew(ctx, it)
+	case s.bringsMissing(err, it):
 		return nil
 	}
 	return err
@@ -203,25 +231,6 @@ func (s *session) bringsMissing(err error, about *item) bool {
 // isWithin: the item may be meant by a name in the other.
 func isWithin(it, about *item) bool {
 	return it.id.Namespace == "" || it.id.Namespace == about.id.Namespace
-}
-
-// apply writes what differs, stage by stage. The changes are those made until an error.
-func (s *session) apply(ctx context.Context) ([]delivery.Change, error) {
-	var changes []delivery.Change
-	for _, stage := range delivery.Stages(s.items, func(it *item) delivery.ObjectID { return it.id }) {
-		if err := s.enter(ctx, stage); err != nil {
-			return changes, err
-		}
-		for _, it := range stage {
-			if it.action != delivery.Unchanged {
-				if err := s.write(ctx, it); err != nil {
-					return changes, err
-				}
-			}
-			changes = append(changes, delivery.Change{Object: it.id, Action: it.action})
-		}
-	}
-	return changes, nil
 }
 
 // enter makes sure that a stage can be written: nothing overtook the release, what earlier stages brought is served,
@@ -276,12 +285,15 @@ func (s *session) patiently(ctx context.Context, it *item, do func(context.Conte
 	return err
 }
 
-// awaitDefinitions waits until the payload's kinds are established and its namespaces active.
+// awaitDefinitions waits until the payload's kinds that are written are established, and its namespaces active.
 func (s *session) awaitDefinitions(ctx context.Context) error {
 	for _, it := range s.items {
+		if !it.written {
+			continue
+		}
 		var ready func(*unstructured.Unstructured) bool
 		switch it {
-		case s.kinds[definedKind(it.object)]:
+		case s.kinds[delivery.DefinedKind(it.object)]:
 			ready = isEstablished
 		case s.namespaces[it.id.Name]:
 			ready = isActive
@@ -341,14 +353,28 @@ func conditionOf(o *unstructured.Unstructured, kind string) map[string]any {
 	return nil
 }
 
-// write applies one item.
-func (s *session) write(ctx context.Context, it *item) error {
-	g := &gate{Client: s.client, session: s, id: it.id}
-	return explain(s.patiently(ctx, it, func(ctx context.Context) error {
+// write applies one item. It says what it waits for where the object that was there is still on its way out.
+func (s *session) write(ctx context.Context, it *item) (waiting string, err error) {
+	anew := it.action == delivery.Recreated
+	if anew {
+		gone, err := s.makeRoom(ctx, it)
+		if err != nil {
+			return "", explain(err, it.id, s.as)
+		}
+		if !gone {
+			return it.id.String() + ": is being deleted, to be made anew", nil
+		}
+	}
+	g := &gate{Client: s.client, session: s, item: it}
+	err = s.patiently(ctx, it, func(ctx context.Context) error {
 		entry, err := s.manager(g).Apply(ctx, it.object, ssa.ApplyOptions{})
 		if err == nil {
 			it.action = actionOf(entry)
 		}
 		return err
-	}), it.id, s.as)
+	})
+	if err == nil && anew {
+		it.action = delivery.Recreated
+	}
+	return "", explain(err, it.id, s.as)
 }

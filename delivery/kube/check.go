@@ -71,13 +71,17 @@ func (s *session) checkOwners(ctx context.Context, have delivery.Inventory) erro
 	for _, id := range have.Objects {
 		known[id] = true
 	}
-	var unasked []*item
+	var unknown, unasked []*item
 	for _, it := range s.items {
-		if it.resource != "" && !known[it.id] {
+		if known[it.id] {
+			continue
+		}
+		unknown = append(unknown, it)
+		if it.resource != "" {
 			unasked = append(unasked, it)
 		}
 	}
-	return s.each(ctx, unasked, func(ctx context.Context, it *item) error {
+	err := s.each(ctx, unasked, func(ctx context.Context, it *item) error {
 		found := partial(it.object.GroupVersionKind())
 		err := s.client.Get(ctx, client.ObjectKeyFromObject(it.object), found)
 		if err == nil {
@@ -85,4 +89,8 @@ func (s *session) checkOwners(ctx context.Context, have delivery.Inventory) erro
 		}
 		return client.IgnoreNotFound(err)
 	})
+	if err != nil {
+		return err
+	}
+	return s.checkClaims(ctx, unknown)
 }

@@ -5,6 +5,7 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -77,7 +78,7 @@ func classify(err error, id delivery.ObjectID, as account) *fleet.Error {
 	case isImmutable(err, words):
 		return &fleet.Error{
 			Kind: fleet.Terminal, Reason: v1alpha1.ReasonImmutableField,
-			Hint: "give it another name, or delete it by hand to have it made anew",
+			Hint: "give it another name, or let it be deleted and made anew with the annotation " + v1alpha1.AnnotationForce + ": " + v1alpha1.ForceEnabled,
 		}
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err),
 		apierrors.IsMethodNotSupported(err), apierrors.IsNotAcceptable(err), apierrors.IsUnsupportedMediaType(err), isUntypable(words):
@@ -157,20 +158,34 @@ func isDenied(words string) bool {
 		strings.Contains(words, "does not support dry run")
 }
 
-// isImmutable: the server has no code for it, only words.
+// isImmutable: nothing is wrong with the object but that it differs in what cannot be changed. The server has no code
+// for it, only words.
 func isImmutable(err error, words string) bool {
 	if !apierrors.IsInvalid(err) {
 		return false
 	}
+	if details := statusDetails(err); details != nil && len(details.Causes) > 0 {
+		return !slices.ContainsFunc(details.Causes, func(c metav1.StatusCause) bool { return !saysImmutable(c.Message) })
+	}
+	return saysImmutable(words)
+}
+
+func saysImmutable(words string) bool {
 	for _, phrase := range []string{
 		"field is immutable", "is immutable", "immutable field", "may not change once set", "cannot be changed",
-		"updates to statefulset spec for fields other than", "can not be updated",
+		"updates to statefulset spec for fields other than", "can not be updated", "cannot change roleRef",
+		"pod updates may not change fields other than", "updates to parameters are forbidden", "updates to provisioner are forbidden",
 	} {
 		if strings.Contains(words, phrase) {
 			return true
 		}
 	}
 	return false
+}
+
+// isWebhookAway: what would judge the object does not answer.
+func isWebhookAway(err error) bool {
+	return apierrors.IsInternalError(err) && strings.Contains(err.Error(), "failed calling webhook")
 }
 
 // isUntypable: server-side apply answers 500 to a field that the kind does not have, or that is of another type.

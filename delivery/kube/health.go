@@ -27,9 +27,12 @@ type verdict struct {
 	state delivery.HealthState
 	// because says in words what is not as it should be; empty when healthy.
 	because string
+	// missing: it is not there.
+	missing bool
 }
 
-// Health of what the release that was delivered last has here, by kstatus. What earlier releases left does not count.
+// Health of what the release that was delivered last has here, by kstatus. A Job is well when it is complete. What
+// earlier releases left does not count, and a release is not well before its last wave is applied.
 func (c *Cluster) Health(ctx context.Context, rollout fleet.RolloutName, serviceAccount string) (delivery.Health, error) {
 	as, err := accountOf(rollout, serviceAccount)
 	if err != nil {
@@ -56,7 +59,16 @@ func (c *Cluster) Health(ctx context.Context, rollout fleet.RolloutName, service
 	if err != nil {
 		return delivery.Health{}, err
 	}
-	return sum(verdicts), nil
+	for n, id := range have.Objects {
+		if verdicts[n].missing && have.IsDone(id) {
+			verdicts[n] = verdict{state: delivery.Healthy}
+		}
+	}
+	health := sum(verdicts)
+	if health.State == delivery.Healthy && have.Pending {
+		health.State, health.Because = delivery.Progressing, "the release is not applied to its last wave"
+	}
+	return health, nil
 }
 
 // judge reads the objects as the account, a few at a time.
@@ -106,7 +118,7 @@ func (conn *connection) judgeOne(ctx context.Context, reader client.Reader, id d
 
 func missingOr(err error, id delivery.ObjectID, otherwise verdict) (verdict, error) {
 	if apierrors.IsNotFound(err) {
-		return verdict{because: id.String() + ": is not there"}, nil
+		return verdict{because: id.String() + ": is not there", missing: true}, nil
 	}
 	return otherwise, err
 }
@@ -122,6 +134,9 @@ func hasNoStatus(id delivery.ObjectID) bool {
 }
 
 func judgeObject(o *unstructured.Unstructured, id delivery.ObjectID) (verdict, error) {
+	if id.IsJob() && o.GetDeletionTimestamp() == nil {
+		return judgeJob(o, id), nil
+	}
 	result, err := status.Compute(o)
 	if err != nil {
 		// An object whose status is not of the usual shape: it cannot be called well, nor broken.
@@ -135,6 +150,27 @@ func judgeObject(o *unstructured.Unstructured, id delivery.ObjectID) (verdict, e
 		return verdict{state: delivery.Failed, because: words}, nil
 	}
 	return verdict{because: words}, nil
+}
+
+// judgeJob: kstatus takes a Job for current as soon as it runs.
+func judgeJob(o *unstructured.Unstructured, id delivery.ObjectID) verdict {
+	if isTrue(o, "Complete") {
+		return verdict{state: delivery.Healthy}
+	}
+	if isTrue(o, "Failed") {
+		why, _ := conditionOf(o, "Failed")["message"].(string)
+		return verdict{state: delivery.Failed, because: id.String() + ": failed: " + clip(why)}
+	}
+	if isTrue(o, "Suspended") {
+		return verdict{because: id.String() + ": is suspended"}
+	}
+	active, _, _ := unstructured.NestedInt64(o.Object, "status", "active")
+	failed, _, _ := unstructured.NestedInt64(o.Object, "status", "failed")
+	return verdict{because: fmt.Sprintf("%s: is not complete (%d running, %d failed)", id, active, failed)}
+}
+
+func isTrue(o *unstructured.Unstructured, condition string) bool {
+	return conditionOf(o, condition)["status"] == "True"
 }
 
 // phrases are how many are ready, where the kind counts and some are missing, and what kstatus says where that is
@@ -178,27 +214,32 @@ func replicas(o *unstructured.Unstructured) (ready, want int64, counts bool) {
 	return number(0, "status", "readyReplicas"), number(1, "spec", "replicas"), true
 }
 
-// sum makes one health of many verdicts; those that failed are named first.
+// sum makes one health of many verdicts; those that failed are named first, those that are missing last: of a release
+// that waits for a wave, all of the later ones are.
 func sum(verdicts []verdict) delivery.Health {
 	health := delivery.Health{State: delivery.Healthy, Total: len(verdicts)}
-	var failed, progressing []string
+	var failed, progressing, missing []string
 	for _, v := range verdicts {
 		switch v.state {
 		case delivery.Healthy:
 			health.Ready++
 		case delivery.Failed:
 			failed = append(failed, v.because)
-		default:
+		case delivery.Progressing:
+			if v.missing {
+				missing = append(missing, v.because)
+				continue
+			}
 			progressing = append(progressing, v.because)
 		}
 	}
 	switch {
 	case len(failed) > 0:
 		health.State = delivery.Failed
-	case len(progressing) > 0:
+	case len(progressing)+len(missing) > 0:
 		health.State = delivery.Progressing
 	}
-	named := slices.Concat(failed, progressing)
+	named := slices.Concat(failed, progressing, missing)
 	health.Because = strings.Join(named[:min(len(named), maxNamed)], "; ")
 	if more := len(named) - maxNamed; more > 0 {
 		health.Because += fmt.Sprintf("; and %d more", more)

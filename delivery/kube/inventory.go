@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +23,11 @@ import (
 
 const inventoryKey = "inventory.json"
 
+const inventoryPrefix = "inventory-"
+
+// managedBy marks what the agent keeps for itself.
+var managedBy = map[string]string{"app.kubernetes.io/managed-by": "flotilla"}
+
 // stored is an inventory with where it was read from.
 type stored struct {
 	delivery.Inventory
@@ -32,12 +38,12 @@ type stored struct {
 
 // inventoryName is the name of the ConfigMap: namespaces have no dots, so no two rollouts share one.
 func inventoryName(rollout fleet.RolloutName) string {
-	name := "inventory-" + rollout.Namespace + "." + rollout.Name
+	name := inventoryPrefix + rollout.Namespace + "." + rollout.Name
 	if len(name) <= validation.DNS1123SubdomainMaxLength {
 		return name
 	}
 	sum := sha256.Sum256([]byte(rollout.String()))
-	return "inventory-" + hex.EncodeToString(sum[:])
+	return inventoryPrefix + hex.EncodeToString(sum[:])
 }
 
 // inventory reads what the rollout has. What cannot be read is an error: an inventory is never taken for empty.
@@ -65,6 +71,26 @@ func (c *Cluster) inventory(ctx context.Context, conn *connection, rollout fleet
 	return stored{Inventory: decoded, raw: raw, version: held.ResourceVersion}, nil
 }
 
+// pending inventories of all rollouts. One that cannot be read is passed over: it says nothing of anybody's objects,
+// and its own rollout is told.
+func (c *Cluster) pending(ctx context.Context, conn *connection) ([]delivery.Inventory, error) {
+	list := &corev1.ConfigMapList{}
+	if err := conn.own.List(ctx, list, client.InNamespace(c.namespace()), client.MatchingLabels(managedBy)); err != nil {
+		return nil, c.ownError(err, "list inventories")
+	}
+	var pending []delivery.Inventory
+	for i := range list.Items {
+		if !strings.HasPrefix(list.Items[i].Name, inventoryPrefix) {
+			continue
+		}
+		have, err := delivery.DecodeInventory([]byte(list.Items[i].Data[inventoryKey]))
+		if err == nil && have.Pending {
+			pending = append(pending, have)
+		}
+	}
+	return pending, nil
+}
+
 // keep writes the inventory in place of the one that was read, unless it is the same. It fails if another writer was there.
 func (c *Cluster) keep(ctx context.Context, conn *connection, before stored, next delivery.Inventory) (stored, error) {
 	raw, err := next.Encode()
@@ -77,7 +103,7 @@ func (c *Cluster) keep(ctx context.Context, conn *connection, before stored, nex
 	held := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: c.namespace(), Name: inventoryName(next.Rollout), ResourceVersion: before.version,
-			Labels: map[string]string{"app.kubernetes.io/managed-by": "flotilla"},
+			Labels: managedBy,
 		},
 		Data: map[string]string{inventoryKey: string(raw)},
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/flotilla-dev/flotilla/delivery"
 )
 
-// prune deletes what is left and may go, and shrinks the inventory by it. What the server refuses to delete stays in
+// prune deletes what is left and may go, and shrinks the inventory by it: the release has come to its end. What the server refuses to delete stays in
 // the inventory and is tried again with the next release; the delivery has not failed by it.
 func (s *session) prune(ctx context.Context, have stored) (stored, []delivery.Change, error) {
 	remove, changes := have.Prunable(s.release.Prune)
@@ -34,8 +34,10 @@ func (s *session) prune(ctx context.Context, have stored) (stored, []delivery.Ch
 			gone = append(gone, id)
 		}
 	}
-	next, err := s.keep(ctx, have, have.Without(gone))
-	return next, changes, err
+	next := have.Without(gone)
+	next.Pending, next.Done = false, s.completed()
+	kept, err := s.keep(ctx, have, next)
+	return kept, changes, err
 }
 
 // removal is what became of an object, and whether it is no longer the rollout's.

@@ -5,6 +5,7 @@ package kube
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,9 @@ type session struct {
 	client  client.Client
 	release delivery.Release
 	items   []*item
+	waves   []delivery.Wave[*item]
+	// before is what the rollout had when the delivery began.
+	before delivery.Inventory
 	// kinds and namespaces that the payload brings.
 	kinds      map[schema.GroupKind]*item
 	namespaces map[string]*item
@@ -41,6 +45,16 @@ type item struct {
 	object   *unstructured.Unstructured
 	resource string // plural, as the server words what is missing; empty while the kind is not served
 	action   delivery.Action
+	// live is the object in the cluster as it was read last; nil where there was none.
+	live *unstructured.Unstructured
+	// recreate: it asks to be made again where it cannot be changed in place.
+	recreate bool
+	// written: it is in the cluster as the release has it.
+	written bool
+	// manifest of a Job.
+	manifest fleet.Digest
+	// done: a Job that is complete, with this manifest. It may be gone.
+	done bool
 }
 
 // unknown: whether the object differs from the cluster could not be told yet.
@@ -107,7 +121,7 @@ func (s *session) prepare() error {
 		case it.id.Group == "" && it.id.Kind == "Namespace":
 			s.namespaces[it.id.Name] = it
 		case it.id.Group == "apiextensions.k8s.io" && it.id.Kind == "CustomResourceDefinition":
-			s.kinds[definedKind(it.object)] = it
+			s.kinds[delivery.DefinedKind(it.object)] = it
 		}
 	}
 	ids := make([]delivery.ObjectID, 0, len(s.items))
@@ -121,14 +135,19 @@ func (s *session) prepare() error {
 		}
 		it.id = delivery.IDOf(it.object)
 		ids = append(ids, it.id)
+		var err error
+		if it.recreate, err = delivery.MayRecreate(it.object); err != nil {
+			return explain(err, it.id, s.as)
+		}
+		if it.id.IsJob() {
+			if it.manifest, err = delivery.ManifestOf(it.object); err != nil {
+				return explain(err, it.id, s.as)
+			}
+		}
 	}
-	return delivery.CheckTwice(ids)
-}
-
-func definedKind(crd *unstructured.Unstructured) schema.GroupKind {
-	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
-	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
-	return schema.GroupKind{Group: group, Kind: kind}
+	var err error
+	s.waves, err = delivery.Waves(s.items, func(it *item) *unstructured.Unstructured { return it.object })
+	return errors.Join(err, delivery.CheckTwice(ids))
 }
 
 // place puts an object of a namespaced kind that names no namespace into the rollout's, and takes the namespace
@@ -267,6 +286,10 @@ func (s *session) ownedByOther(ctx context.Context, labels map[string]string, id
 	if !slices.ContainsFunc(theirs.Objects, id.Same) {
 		return nil
 	}
+	return s.conflict(id, owner)
+}
+
+func (s *session) conflict(id delivery.ObjectID, owner fleet.RolloutName) error {
 	return &fleet.Error{
 		Kind: fleet.Refused, Reason: v1alpha1.ReasonConflict,
 		Hint: "take it out of one of the two payloads",
@@ -274,19 +297,44 @@ func (s *session) ownedByOther(ctx context.Context, labels map[string]string, id
 	}
 }
 
+// checkClaims refuses objects that are not there yet and that another rollout, which is waiting for one of its waves,
+// is going to write.
+func (s *session) checkClaims(ctx context.Context, items []*item) error {
+	if len(items) == 0 {
+		return nil
+	}
+	pending, err := s.cluster.pending(ctx, s.conn)
+	if err != nil {
+		return err
+	}
+	for _, theirs := range pending {
+		if theirs.Rollout == s.release.Rollout {
+			continue
+		}
+		for _, it := range items {
+			if slices.ContainsFunc(theirs.Objects, it.id.Same) {
+				return s.conflict(it.id, theirs.Rollout)
+			}
+		}
+	}
+	return nil
+}
+
 // gate is the client of one object: nothing is written past the fence, over what could not be read, or over what
 // belongs to another rollout.
 type gate struct {
 	client.Client
 	session *session
-	id      delivery.ObjectID
+	item    *item
 	refusal error
 }
 
 func (g *gate) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 	err := g.Client.Get(ctx, key, o, opts...)
+	g.item.live = nil
 	if err == nil {
-		g.refusal = g.session.ownedByOther(ctx, o.GetLabels(), g.id)
+		g.item.live, _ = o.DeepCopyObject().(*unstructured.Unstructured)
+		g.refusal = g.session.ownedByOther(ctx, o.GetLabels(), g.item.id)
 	} else {
 		g.refusal = client.IgnoreNotFound(err)
 	}
