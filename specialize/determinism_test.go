@@ -21,17 +21,20 @@ import (
 
 // TestSameInputSameBytes renders every member of a transcript many times, concurrently.
 func TestSameInputSameBytes(t *testing.T) {
-	const times = 20
-	for _, name := range []string{"hello", "per-region", "features"} {
+	for _, name := range []string{"hello", "per-region", "features", "transforms", "substitution"} {
 		tr := readTranscript(t, "testdata/"+name+".txtar")
 		files := tr.files(t)
 		results := make([][]string, len(tr.members))
+		times := 20
+		if len(tr.specs) > 0 {
+			times = 5 // each builds anew, with more to do
+		}
 		var wait sync.WaitGroup
 		for i, member := range tr.members {
 			results[i] = make([]string, times)
 			for j := range times {
 				wait.Go(func() {
-					m, err := Render(Input{Files: files, Path: tr.path, Member: member})
+					m, err := Render(tr.input(files, member))
 					text, yamlErr := m.YAML()
 					results[i][j] = fmt.Sprint(m.Digest, err, yamlErr, string(text))
 				})
@@ -144,7 +147,7 @@ func TestBuildsLeaveNothingBehind(t *testing.T) {
 	refused := readTranscript(t, "testdata/refused.txtar")
 	files := refused.files(t)
 	for _, member := range refused.members {
-		if _, err := Render(Input{Files: files, Path: refused.path, Member: member, Namespace: "shop"}); err == nil {
+		if _, err := Render(Input{Files: files, Path: refused.path, Member: member, Rollout: fleet.RolloutName{Namespace: "shop"}}); err == nil {
 			t.Errorf("%s is not refused", member.Name)
 		}
 		after, err := Render(good)

@@ -20,36 +20,37 @@ import (
 // ends beside the source, where nothing is, and not at its root.
 const mount = "/source"
 
+// overlay is where it sees the kustomization that the spec's transforms make. It lies beside the source, because
+// a kustomization may not lie within what it is built over.
+const overlay = "/specialize"
+
 // sealed is the file system that kustomize is given: the files that the walk has read and let pass, and
 // no others. It is read-only, holds no link, and reads nothing itself, so that whatever the walk may
 // have overlooked is simply not there.
 type sealed struct {
-	files map[string][]byte // by path below mount
+	files map[string][]byte // by the path that kustomize sees
 	dirs  map[string]bool
 }
 
 var _ filesys.FileSystem = (*sealed)(nil)
 
 func newSealed() *sealed {
-	return &sealed{files: map[string][]byte{}, dirs: map[string]bool{".": true}}
+	return &sealed{files: map[string][]byte{}, dirs: map[string]bool{mount: true, overlay: true}}
 }
 
-// add lets kustomize see a file, and the folders on the way to it.
+// add lets kustomize see a file of the source, and the folders on the way to it.
 func (s *sealed) add(name string, content []byte) {
-	s.files[name] = content
-	for dir := path.Dir(name); !s.dirs[dir]; dir = path.Dir(dir) {
+	s.files[path.Join(mount, name)] = content
+	for dir := path.Join(mount, path.Dir(name)); !s.dirs[dir]; dir = path.Dir(dir) {
 		s.dirs[dir] = true
 	}
 }
 
-// below gives the path below mount of what kustomize calls name.
-func (s *sealed) below(name string) (string, bool) {
-	clean := path.Clean("/" + name)
-	if clean == mount {
-		return ".", true
-	}
-	return strings.CutPrefix(clean, mount+"/")
-}
+// overlaid lets kustomize see a file that stands in no source.
+func (s *sealed) overlaid(name string, content []byte) { s.files[path.Join(overlay, name)] = content }
+
+// at is the path that kustomize means by name.
+func at(name string) string { return path.Clean("/" + name) }
 
 func (s *sealed) missing(op, name string) error {
 	return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
@@ -61,20 +62,19 @@ func (s *sealed) readOnly(op, name string) error {
 
 // CleanedAbs gives the folder that name is, or the folder and file.
 func (s *sealed) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
-	below, ok := s.below(name)
-	if ok && s.dirs[below] {
-		return filesys.ConfirmedDir(path.Join(mount, below)), "", nil
+	name = at(name)
+	if s.dirs[name] {
+		return filesys.ConfirmedDir(name), "", nil
 	}
-	if _, isFile := s.files[below]; ok && isFile {
-		return filesys.ConfirmedDir(path.Join(mount, path.Dir(below))), path.Base(below), nil
+	if _, isFile := s.files[name]; isFile {
+		return filesys.ConfirmedDir(path.Dir(name)), path.Base(name), nil
 	}
 	return "", "", s.missing("find", name)
 }
 
 // ReadFile gives a copy, because kustomize may keep and change what it gets.
 func (s *sealed) ReadFile(name string) ([]byte, error) {
-	below, ok := s.below(name)
-	if content, isFile := s.files[below]; ok && isFile {
+	if content, isFile := s.files[at(name)]; isFile {
 		return bytes.Clone(content), nil
 	}
 	return nil, s.missing("read", name)
@@ -82,8 +82,7 @@ func (s *sealed) ReadFile(name string) ([]byte, error) {
 
 // IsDir says whether name is a folder.
 func (s *sealed) IsDir(name string) bool {
-	below, ok := s.below(name)
-	return ok && s.dirs[below]
+	return s.dirs[at(name)]
 }
 
 // Exists says whether name is there.
@@ -96,9 +95,6 @@ func (s *sealed) Exists(name string) bool {
 func (s *sealed) names() []string {
 	all := slices.Collect(maps.Keys(s.dirs))
 	all = slices.AppendSeq(all, maps.Keys(s.files))
-	for i, name := range all {
-		all[i] = path.Join(mount, name)
-	}
 	slices.Sort(all)
 	return all
 }
@@ -108,7 +104,7 @@ func (s *sealed) ReadDir(name string) ([]string, error) {
 	if !s.IsDir(name) {
 		return nil, s.missing("read folder", name)
 	}
-	dir := path.Clean("/" + name)
+	dir := at(name)
 	var entries []string
 	for _, n := range s.names() {
 		if n != dir && path.Dir(n) == dir {
@@ -135,7 +131,7 @@ func (s *sealed) Glob(pattern string) ([]string, error) {
 
 // Walk visits everything below a folder, sorted.
 func (s *sealed) Walk(name string, visit filepath.WalkFunc) error {
-	root := path.Clean("/" + name)
+	root := at(name)
 	skip := ""
 	for _, n := range s.names() {
 		if n != root && !strings.HasPrefix(n, root+"/") || skip != "" && strings.HasPrefix(n, skip) {
@@ -183,8 +179,8 @@ type sealedFile struct {
 }
 
 func (s *sealed) stat(name string) fs.FileInfo {
-	below, _ := s.below(name)
-	return sealedInfo{name: path.Base(name), size: int64(len(s.files[below])), dir: s.dirs[below]}
+	name = at(name)
+	return sealedInfo{name: path.Base(name), size: int64(len(s.files[name])), dir: s.dirs[name]}
 }
 
 // sealedInfo is what is known of a file: no time, because commits have none for files.

@@ -22,6 +22,9 @@ const (
 	// maxWork is the sum of the squares of the objects of every kustomization, to which kustomize's time
 	// grows: 1,000 objects in one layer take about 2 seconds, and four times that is the bound in one layer.
 	maxWork = 16_000_000
+	// renaming is how many times as long it takes where a layer changes names or namespaces: each reference is
+	// then compared with every name that each object has had.
+	renaming = 4
 )
 
 // growth estimates, from above, what the walked kustomizations do to the objects.
@@ -40,8 +43,12 @@ type growth struct {
 }
 
 // layer notes a kustomization of n objects.
-func (g *growth) layer(file string, n int) error {
-	if g.work += n * n; g.work > maxWork {
+func (g *growth) layer(file string, n int, k *types.Kustomization) error {
+	work := n * n
+	if k.NamePrefix != "" || k.NameSuffix != "" || k.Namespace != "" {
+		work *= renaming
+	}
+	if g.work += work; g.work > maxWork {
 		return hinted(v1alpha1.ReasonTooLarge, "split the payload, or commit what 'kustomize build' prints",
 			"%s: %d objects in so many kustomizations are too many for kustomize, whose time grows with their square", file, n)
 	}

@@ -22,13 +22,16 @@ import (
 // next; the walk refuses the field.)
 var building sync.Mutex //nolint:gochecknoglobals // see above
 
-// kustomize builds the kustomization in a folder.
+// kustomize builds the kustomization in a folder, the transforms over it.
 //
 // The walk comes first and reads everything that the kustomization refers to, at any depth; what is
 // remote, a plugin or a chart ends it there. Only then is kustomize called, with a file system that holds the
 // files that the walk let pass and nothing else.
-func kustomize(t *tree, folder string) ([]object, error) {
+func kustomize(t *tree, folder string, tr *transforms) ([]object, error) {
 	w := newWalk(t)
+	if !tr.none() {
+		return tr.overKustomization(w)
+	}
 	if _, err := w.kustomization(folder, nil); err != nil {
 		return nil, err
 	}
@@ -81,6 +84,6 @@ func objectsOf(built resmap.ResMap) ([]object, error) {
 
 // readable is kustomize's message with the source's own paths, on one line and not longer than people read.
 func readable(message string) string {
-	message = strings.NewReplacer(mount+"/", "", mount, "./", "\n", " ").Replace(message)
+	message = strings.NewReplacer(".."+mount+"/", "./", ".."+mount, "./", mount+"/", "", mount, "./", overlay, "spec.specialize", "\n", " ").Replace(message)
 	return clip(strings.Join(strings.Fields(message), " "))
 }

@@ -50,7 +50,7 @@ func TestFill(t *testing.T) {
 		{template: "./${LABEL_dot}", says: `label "dot" of store-12 is "."`},
 	}
 	for _, tt := range tests {
-		got, err := fill(tt.template, store12)
+		got, err := (Input{Member: store12}).fillPath(tt.template)
 		if tt.says == "" {
 			if err != nil || got != tt.want {
 				t.Errorf("fill(%q) = %q, %v, want %q", tt.template, got, err, tt.want)
@@ -64,7 +64,7 @@ func TestFill(t *testing.T) {
 			t.Errorf("fill(%q): %v is not a terminal PathVariable", tt.template, err)
 		}
 	}
-	if _, err := fill("${ZONE}", fleet.Member{Name: "eu-1"}); err == nil || err.Error() != "${ZONE}: eu-1 has no zone" {
+	if _, err := (Input{Member: fleet.Member{Name: "eu-1"}}).fillPath("${ZONE}"); err == nil || err.Error() != "${ZONE}: eu-1 has no zone" {
 		t.Errorf("without a zone: %v", err)
 	}
 }
@@ -106,7 +106,7 @@ func TestPath(t *testing.T) {
 // checkFilled holds for every template and member: what a member is called or labelled never changes
 // which folders the path goes through, but for the parts that the template leaves to it.
 func checkFilled(t interface{ Fatalf(string, ...any) }, template string, m fleet.Member) {
-	filled, err := fill(template, m)
+	filled, err := (Input{Member: m}).fillPath(template)
 	if err != nil {
 		if fleet.KindOf(err) != fleet.Terminal {
 			t.Fatalf("fill(%q): %v is not terminal", template, err)

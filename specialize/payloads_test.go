@@ -42,9 +42,12 @@ func TestPayloadsOfOthers(t *testing.T) {
 		}
 		sameAsKustomize(t, filepath.Join(root, path), m)
 	}
-	for _, path := range []string{"podinfo/charts/podinfo", "online-boutique/helm-chart", "ingress-nginx/charts/ingress-nginx"} {
-		if _, err := Render(Input{Files: os.DirFS(root), Path: path}); fleet.ReasonOf(err, "") != "RenderFailed" {
-			t.Errorf("%s: got %v, want a chart to be refused", path, err)
+	for path, objects := range map[string]int{
+		"podinfo/charts/podinfo": 2, "online-boutique/helm-chart": 36, "ingress-nginx/charts/ingress-nginx": 18,
+	} {
+		m, err := Render(Input{Files: os.DirFS(root), Path: path, Rollout: fleet.RolloutName{Namespace: "web", Name: "web"}})
+		if err != nil || m.Engine != Helm || len(m.Objects) != objects {
+			t.Errorf("%s: %d objects of %s, %v, want %d", path, len(m.Objects), m.Engine, err, objects)
 		}
 	}
 }

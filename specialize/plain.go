@@ -18,19 +18,17 @@ import (
 const chartFile = "Chart.yaml"
 
 // engineOf finds out what the folder is. A chart that a kustomization stands beside is the kustomization's business.
-func engineOf(t *tree, folder string) (string, error) {
+func engineOf(t *tree, folder string, spec *v1alpha1.Specialize) (string, error) {
+	if spec != nil && spec.Helm != nil && spec.Helm.Chart != nil {
+		return Helm, nil
+	}
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
 		if found, err := t.isFile(path.Join(folder, name)); found || err != nil {
 			return Kustomize, err
 		}
 	}
-	found, err := t.isFile(path.Join(folder, chartFile))
-	if err != nil {
-		return "", err
-	}
-	if found {
-		return "", failure(v1alpha1.ReasonRenderFailed,
-			"%s: this folder is a Helm chart; charts are not supported by this version", shown(folder))
+	if found, err := t.isFile(path.Join(folder, chartFile)); found || err != nil {
+		return Helm, err
 	}
 	return Plain, nil
 }
@@ -105,7 +103,8 @@ func checkNested(folder, name string) error {
 			"%s is a kustomization, but %s is none", shown(dir), shown(folder))
 	}
 	if base == chartFile {
-		return failure(v1alpha1.ReasonRenderFailed, "%s: this folder is a Helm chart; charts are not supported by this version", shown(dir))
+		return hinted(v1alpha1.ReasonRenderFailed, "name the chart in spec.source.path",
+			"%s is a Helm chart, but %s is none", shown(dir), shown(folder))
 	}
 	return nil
 }

@@ -76,10 +76,10 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: a, namespace: shop}
 `)}}
-	if _, err := Render(Input{Files: files, Namespace: "other"}); err != nil {
+	if _, err := Render(Input{Files: files, Rollout: fleet.RolloutName{Namespace: "other"}}); err != nil {
 		t.Errorf("in another namespace: %v", err)
 	}
-	_, err := Render(Input{Files: files, Namespace: "shop"})
+	_, err := Render(Input{Files: files, Rollout: fleet.RolloutName{Namespace: "shop"}})
 	if fleet.ReasonOf(err, "") != v1alpha1.ReasonInvalidManifest {
 		t.Errorf("in shop they are one object: got %v", err)
 	}

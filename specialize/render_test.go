@@ -20,14 +20,30 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
-// transcript is one txtar of testdata: files/ is the source, fleet and path say what to render, and
-// want/<member> is the manifest or the error of each member.
+// transcript is one txtar of testdata: files/ is the source, fleet and path say what to render, spec (of all) or
+// spec/<member> how it differs, cluster/<kind>/<name> what is in the members' clusters, and want/<member> is the
+// manifest or the error of each member.
 type transcript struct {
 	archive *txtar.Archive
 	path    string
 	members []fleet.Member
+	specs   map[string]*v1alpha1.Specialize
+	cluster Cluster
+}
+
+// input is what a member renders.
+func (tr transcript) input(files fs.FS, m fleet.Member) Input {
+	spec := tr.specs[string(m.Name)]
+	if spec == nil {
+		spec = tr.specs[""]
+	}
+	return Input{
+		Files: files, Path: tr.path, Member: m, Spec: spec, Cluster: tr.cluster,
+		Rollout: fleet.RolloutName{Namespace: "shop", Name: "web"},
+	}
 }
 
 func readTranscript(t *testing.T, name string) transcript {
@@ -36,9 +52,24 @@ func readTranscript(t *testing.T, name string) transcript {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := transcript{archive: archive}
+	tr := transcript{
+		archive: archive, specs: map[string]*v1alpha1.Specialize{}, cluster: Cluster{Objects: map[Reference]map[string]string{}},
+	}
 	for _, f := range archive.Files {
-		switch f.Name {
+		into := func(value any) {
+			if err := yaml.UnmarshalStrict(f.Data, value); err != nil {
+				t.Fatalf("%s: %s: %v", name, f.Name, err)
+			}
+		}
+		switch parts := strings.Split(f.Name, "/"); parts[0] {
+		case "spec":
+			spec := &v1alpha1.Specialize{}
+			into(spec)
+			tr.specs[strings.TrimPrefix(strings.TrimPrefix(f.Name, "spec"), "/")] = spec
+		case "cluster":
+			data := map[string]string{}
+			into(&data)
+			tr.cluster.Objects[Reference{parts[1], parts[2]}] = data
 		case "path":
 			tr.path = strings.TrimSpace(string(f.Data))
 		case "fleet":
@@ -85,7 +116,7 @@ func (tr transcript) files(t *testing.T) fs.FS {
 func said(t *testing.T, m Manifest, err error) []byte {
 	t.Helper()
 	if err != nil {
-		if fleet.KindOf(err) != fleet.Terminal {
+		if fleet.KindOf(err) != fleet.Terminal && fleet.ReasonOf(err, "") != v1alpha1.ReasonInputMissing {
 			t.Errorf("not a terminal error: %v", err)
 		}
 		return fmt.Appendf(nil, "%s: %s\n", fleet.ReasonOf(err, "?"), err)
@@ -108,8 +139,13 @@ func TestTranscripts(t *testing.T) {
 			files := tr.files(t)
 			got := map[string][]byte{}
 			for _, member := range tr.members {
-				m, err := Render(Input{Files: files, Path: tr.path, Member: member, Namespace: "shop"})
-				got["want/"+string(member.Name)] = said(t, m, err)
+				in := tr.input(files, member)
+				m, err := Render(in)
+				want := said(t, m, err)
+				if wrong := Check(in.Spec); wrong != nil {
+					want = append(want, "Check: "+wrong.Error()+"\n"...)
+				}
+				got["want/"+string(member.Name)] = want
 			}
 			if os.Getenv("UPDATE_GOLDEN") == "1" {
 				rewrite(t, name, tr, got)
@@ -163,7 +199,11 @@ func TestSameAsKustomize(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, member := range tr.members {
-			m, err := Render(Input{Files: files, Path: tr.path, Member: member})
+			in := tr.input(files, member)
+			if in.Spec != nil {
+				continue
+			}
+			m, err := Render(in)
 			if err != nil || m.Engine != Kustomize {
 				continue
 			}

@@ -29,6 +29,10 @@ type walk struct {
 	resources *resource.Factory
 	sealed    *sealed
 	growth    growth
+	// root is the kustomization that was walked first.
+	root *types.Kustomization
+	// names of the objects that were read or are generated, as people write them.
+	names []string
 	// objects in each file that was read as resources.
 	objects map[string]int
 	// scanned files: their YAML is measured once and counted as often as it is read.
@@ -83,6 +87,9 @@ func (w *walk) kustomization(dir string, above []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if w.root == nil {
+		w.root = k
+	}
 	if err := l.checkFields(k); err != nil {
 		return 0, err
 	}
@@ -101,8 +108,14 @@ func (w *walk) kustomization(dir string, above []string) (int, error) {
 			return 0, err
 		}
 	}
+	for _, g := range k.ConfigMapGenerator {
+		w.names = append(w.names, identity{kind: "ConfigMap", namespace: g.Namespace, name: g.Name}.String())
+	}
+	for _, g := range k.SecretGenerator {
+		w.names = append(w.names, identity{kind: "Secret", namespace: g.Namespace, name: g.Name}.String())
+	}
 	n += len(k.ConfigMapGenerator) + len(k.SecretGenerator)
-	return n, w.growth.layer(l.file, n)
+	return n, w.growth.layer(l.file, n, k)
 }
 
 // load reads the one kustomization file of a folder.
@@ -146,9 +159,9 @@ func (w *walk) load(l *layer) (*types.Kustomization, error) {
 func (l *layer) checkFields(k *types.Kustomization) error {
 	switch {
 	case len(k.HelmCharts) > 0:
-		return l.refuse("helmChart", "kustomize would run helm for its charts, and no program is run; commit what 'helm template' prints and name that under resources")
+		return l.refuse("helmChart", "kustomize would run helm for its charts, and no program is run; make the chart a payload of its own: a folder with its Chart.yaml, or spec.specialize.helm.chart")
 	case k.HelmGlobals != nil:
-		return l.refuse("helmGlobals", "charts are not supported, because kustomize would run helm")
+		return l.refuse("helmGlobals", "kustomize would run helm, and no program is run; make the chart a payload of its own: a folder with its Chart.yaml, or spec.specialize.helm.chart")
 	case len(k.OpenAPI) > 0:
 		return l.refuse("openapi", "a schema of your own is not supported, because kustomize would go on using it for other payloads")
 	}
@@ -166,20 +179,26 @@ func (w *walk) bases(l *layer, k *types.Kustomization) (int, error) {
 		total += n
 	}
 	for _, text := range k.Components {
-		name, info, err := w.resolve(l, text)
-		if err != nil {
-			return 0, err
-		}
-		if !info.IsDir() {
-			return 0, l.refuse(text, "components: %s is a file; a component is a folder with a kustomization.yaml", text)
-		}
-		n, err := w.kustomization(name, l.above)
+		_, n, err := w.component(l, text)
 		if err != nil {
 			return 0, err
 		}
 		total += n
 	}
 	return total, nil
+}
+
+// component walks one of the components, and gives its folder.
+func (w *walk) component(l *layer, text string) (folder string, n int, err error) {
+	folder, info, err := w.resolve(l, text)
+	if err != nil {
+		return "", 0, err
+	}
+	if !info.IsDir() {
+		return "", 0, l.refuse(text, "components: %s is a file; a component is a folder with a kustomization.yaml", text)
+	}
+	n, err = w.kustomization(folder, l.above)
+	return folder, n, err
 }
 
 // base walks one of the resources: a file of objects, or another kustomization.
@@ -229,6 +248,7 @@ func (w *walk) countObjects(name string, content []byte) (int, error) {
 		if err != nil {
 			return 0, notAnObject(fmt.Sprintf("%s: object %d", name, i+1), noJSON(err))
 		}
+		w.names = append(w.names, identity{kind: o.GetKind(), namespace: o.GetNamespace(), name: o.GetName()}.String())
 	}
 	return len(objects), nil
 }
@@ -284,7 +304,7 @@ func (w *walk) file(l *layer, text string) (string, error) {
 
 // data reads a file of any form, and lets kustomize see it.
 func (w *walk) data(name string) ([]byte, error) {
-	content, again := w.sealed.files[name]
+	content, again := w.sealed.files[path.Join(mount, name)]
 	var err error
 	if again {
 		err = w.used.file(name, len(content))

@@ -97,7 +97,7 @@ type failing struct {
 func (f failing) ReadDir(string) ([]fs.DirEntry, error) { return nil, f.err }
 
 func chart(template string) fstest.MapFS {
-	return folder(map[string]string{"Chart.yaml": "apiVersion: v2\nname: c\nversion: 1.0.0\n", "values.yaml": "n: 2000000000\n", "templates/a.yaml": template})
+	return folder(map[string]string{"Chart.yaml": "apiVersion: v2\nname: c\nversion: 1.0.0\n", "values.yaml": "count: 2000000000\nturns: 2000\n", "templates/a.yaml": template})
 }
 
 // What would end the agent ends the child.
@@ -110,9 +110,9 @@ func TestBombs(t *testing.T) {
 		renderer Renderer
 		says     string
 	}{
-		"memory": {"{{ range until (int .Values.n) }}x{{ end }}", Renderer{Memory: 256 << 20}, "256 MiB of memory"},
+		"memory": {"{{ range until (int .Values.count) }}x{{ end }}", Renderer{Memory: 256 << 20}, "256 MiB of memory"},
 		"time": {
-			`{{ define "x" }}{{ range until 2000 }}{{ range until 2000 }}{{ range until 2000 }}{{ end }}{{ end }}{{ end }}{{ end }}{{ include "x" . }}`,
+			`{{ $n := int .Values.turns }}{{ range until $n }}{{ range until $n }}{{ range until $n }}{{ end }}{{ end }}{{ end }}`,
 			Renderer{Time: 2 * time.Second}, "over 2s",
 		},
 	} {

@@ -1,0 +1,1 @@
+{{- define "chart-library.name" -}}{{ .Release.Name | trunc 63 | trimSuffix "-" }}{{- end -}}
