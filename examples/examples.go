@@ -8,5 +8,5 @@ import "embed"
 
 // Files of all examples.
 //
-//go:embed hello staged
+//go:embed all:hello all:helm all:regions all:single all:staged
 var Files embed.FS

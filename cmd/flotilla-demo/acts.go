@@ -24,7 +24,11 @@ var acts = []act{
 	{"a release", "canary, then eu, then us", firstRelease},
 	{"a bad release", "halts at the canary; the others keep and heal 1.0.0", badRelease},
 	{"a fix", "everywhere, canary first", fix},
+	{"par-1 differs", "an override changes it alone", differs},
+	{"Helm per region", "EUR in eu, USD in us; the hook first", helmPerRegion},
+	{"git server away", "who has the commit goes on; the others stay", gitAway},
 	{"nyc-1 killed (-9)", "the others go on; it catches up", killed},
+	{"par-1 dead in eu", "eu tolerates one: us goes on", tolerated},
 	{"kubectl on par-1", "reaches all; copies are read-only and can stop it", byKubectl},
 }
 

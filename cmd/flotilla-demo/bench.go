@@ -20,6 +20,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/localfleet"
 )
 
@@ -31,10 +32,13 @@ type bench struct {
 	rounds  int
 }
 
-// sample of one change on one cluster, by Flotilla.
-type sample struct {
+// lap is one measured commit, and the shares that one agent's log tells of it.
+type lap struct {
 	total, fetch, decide, render, apply time.Duration
 }
+
+// rest is noticing the commit, and waiting for health and for other members.
+func (l lap) rest() time.Duration { return l.total - l.fetch - l.decide - l.render - l.apply }
 
 const soloRollout = `apiVersion: fleet.flotilla.dev/v1alpha1
 kind: FleetRollout
@@ -64,7 +68,7 @@ func (b *bench) run(ctx context.Context, w io.Writer) error {
 	if err := b.ready(ctx, "solo", "1.0.0"); err != nil {
 		return err
 	}
-	var ours []sample
+	var ours []lap
 	var theirs []time.Duration
 	for i := range b.rounds + 1 {
 		tag := fmt.Sprintf("1.0.%d", i+1)
@@ -96,23 +100,25 @@ func (b *bench) change(ctx context.Context, tag string) ([]byte, error) {
 }
 
 // byFlotilla: from the commit, with a request to look at once, to a Deployment that has rolled out.
-func (b *bench) byFlotilla(ctx context.Context, m *localfleet.Member, tag string) (sample, error) {
+func (b *bench) byFlotilla(ctx context.Context, m *localfleet.Member, tag string) (lap, error) {
 	began := time.Now()
 	if _, err := b.change(ctx, tag); err != nil {
-		return sample{}, err
+		return lap{}, err
 	}
 	patch := fmt.Sprintf(`apiVersion: fleet.flotilla.dev/v1alpha1
 kind: FleetRollout
 metadata: {name: web, namespace: solo, annotations: {reconcile.fleet.flotilla.dev/requestedAt: %q}}
 `, tag)
 	if err := m.Annotate(ctx, []byte(patch)); err != nil {
-		return sample{}, err
+		return lap{}, err
 	}
 	if err := b.ready(ctx, "solo", tag); err != nil {
-		return sample{}, err
+		return lap{}, err
 	}
-	s := sample{total: time.Since(began)}
-	return s, s.shares(m.AgentLog())
+	total := time.Since(began)
+	took, err := lastDelivery(m.AgentLog(), fleet.RolloutName{Namespace: "solo", Name: "web"}, "")
+	took.total = total
+	return took, err
 }
 
 // byKubectl: apply --server-side and rollout status of the same change.
@@ -160,32 +166,34 @@ func rolledOut(d *appsv1.Deployment, tag string) bool {
 		s.Replicas == *d.Spec.Replicas && s.AvailableReplicas == *d.Spec.Replicas
 }
 
-// shares of the last delivery, from the agent's own log.
-func (s *sample) shares(log string) error {
+// lastDelivery of a rollout that changed anything, by the agent's own log; of one commit, where that is given.
+func lastDelivery(log string, of fleet.RolloutName, commit string) (lap, error) {
 	f, err := os.Open(log)
 	if err != nil {
-		return err
+		return lap{}, err
 	}
 	defer func() { _ = f.Close() }()
 	var last string
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), "msg=delivered") && strings.Contains(lines.Text(), "rollout=solo/web") {
-			last = lines.Text()
+		line := lines.Text()
+		if strings.Contains(line, "msg=delivered") && strings.Contains(line, "rollout="+of.String()) && strings.Contains(line, commit) {
+			last = line
 		}
 	}
-	for key, into := range map[string]*time.Duration{"fetch": &s.fetch, "decide": &s.decide, "render": &s.render, "apply": &s.apply} {
+	var l lap
+	for key, into := range map[string]*time.Duration{"fetch": &l.fetch, "decide": &l.decide, "render": &l.render, "apply": &l.apply} {
 		_, rest, _ := strings.Cut(last, " "+key+"=")
 		value, _, _ := strings.Cut(rest, " ")
 		if *into, err = time.ParseDuration(value); err != nil {
-			return fmt.Errorf("%s: no share %s in %q", log, key, last)
+			return lap{}, fmt.Errorf("%s: no share %s of a delivery in %q", log, key, last)
 		}
 	}
-	return lines.Err()
+	return l, lines.Err()
 }
 
-func (b *bench) report(w io.Writer, ours []sample, theirs []time.Duration) {
-	line := func(name string, of func(sample) time.Duration) {
+func (b *bench) report(w io.Writer, ours []lap, theirs []time.Duration) {
+	line := func(name string, of func(lap) time.Duration) {
 		var all []time.Duration
 		for _, s := range ours {
 			all = append(all, of(s))
@@ -193,12 +201,12 @@ func (b *bench) report(w io.Writer, ours []sample, theirs []time.Duration) {
 		fmt.Fprintf(w, "%-42s %s\n", name, spread(all))
 	}
 	fmt.Fprintf(w, "\none cluster, unstaged, %d rounds in turn: min / median / max\n", len(ours))
-	line("flotilla: commit -> rolled out", func(s sample) time.Duration { return s.total })
-	line("  fetching", func(s sample) time.Duration { return s.fetch })
-	line("  deciding", func(s sample) time.Duration { return s.decide })
-	line("  rendering", func(s sample) time.Duration { return s.render })
-	line("  applying", func(s sample) time.Duration { return s.apply })
-	line("  the rest: noticing, and waiting for health", func(s sample) time.Duration { return s.total - s.fetch - s.decide - s.render - s.apply })
+	line("flotilla: commit -> rolled out", func(s lap) time.Duration { return s.total })
+	line("  fetching", func(s lap) time.Duration { return s.fetch })
+	line("  deciding", func(s lap) time.Duration { return s.decide })
+	line("  rendering", func(s lap) time.Duration { return s.render })
+	line("  applying", func(s lap) time.Duration { return s.apply })
+	line("  the rest: noticing, and waiting for health", func(s lap) time.Duration { return s.rest() })
 	fmt.Fprintf(w, "%-42s %s\n", "kubectl: apply --server-side, rollout status", spread(theirs))
 }
 

@@ -86,16 +86,16 @@ func (p *play) greetedWith(ctx context.Context, greeting string) error {
 	})
 }
 
-func rollouts(m *localfleet.Member) (dynamic.ResourceInterface, error) {
+func rollouts(m *localfleet.Member, namespace string) (dynamic.ResourceInterface, error) {
 	client, err := dynamic.NewForConfig(m.Config)
 	if err != nil {
 		return nil, err
 	}
-	return client.Resource(v1alpha1.GroupVersion.WithResource("fleetrollouts")).Namespace(hello.Namespace), nil
+	return client.Resource(v1alpha1.GroupVersion.WithResource("fleetrollouts")).Namespace(namespace), nil
 }
 
 func (p *play) copyIsReadOnly(ctx context.Context, m *localfleet.Member) error {
-	api, err := rollouts(m)
+	api, err := rollouts(m, hello.Namespace)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (p *play) copyIsReadOnly(ctx context.Context, m *localfleet.Member) error {
 // stopFrom sets and lifts a pause on a copy: a stop counts from anywhere.
 func (p *play) stopFrom(ctx context.Context, m *localfleet.Member) error {
 	pause := func(value string) error {
-		api, err := rollouts(m)
+		api, err := rollouts(m, hello.Namespace)
 		if err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func (p *play) stopFrom(ctx context.Context, m *localfleet.Member) error {
 
 // letGo deletes the rollout at its home: its copies go, its objects stay.
 func (p *play) letGo(ctx context.Context, home *localfleet.Member) error {
-	api, err := rollouts(home)
+	api, err := rollouts(home, hello.Namespace)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (p *play) letGo(ctx context.Context, home *localfleet.Member) error {
 	}
 	err = p.fleet.Await(ctx, "the copies to go", time.Minute, func(ctx context.Context) (bool, string) {
 		for _, m := range p.fleet.Members {
-			api, err := rollouts(m)
+			api, err := rollouts(m, hello.Namespace)
 			if err != nil {
 				return false, err.Error()
 			}

@@ -6,6 +6,7 @@
 //	flotilla-demo          runs the acts, then leaves everything running to play with; Ctrl-C ends it
 //	flotilla-demo --once   runs the acts, checks each outcome, prints a table; exit 1 if any differs
 //	flotilla-demo --bench 9   the same, and then measures changes of one cluster beside kubectl
+//	flotilla-demo --sizes 3   measures so many commits to 1, 4 and 8 clusters of 10, 100 and 1,000 objects, and ends
 //
 // It is started by make demo, which builds what it needs: devfleet (FLOTILLA_DEVFLEET) and, beside
 // its own binary, flotilla-agent and flotilla.
@@ -29,10 +30,11 @@ import (
 func main() {
 	once := flag.Bool("once", false, "run the acts, check them, and end")
 	rounds := flag.Int("bench", 0, "after the acts, measure so many changes of one cluster beside kubectl (KUBECTL names it), and end")
+	laps := flag.Int("sizes", 0, "measure so many commits to fleets of 1, 4 and 8 clusters with payloads of 10, 100 and 1,000 objects, and end")
 	dir := flag.String("dir", "", "keep everything in this folder; left out: a temporary one, removed at the end")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *once || *rounds > 0, *rounds, *dir)
+	err := run(ctx, options{once: *once || *rounds > 0, rounds: *rounds, laps: *laps, dir: *dir})
 	stop()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "flotilla-demo:", err)
@@ -40,16 +42,23 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, once bool, rounds int, dir string) error {
+// options of one run.
+type options struct {
+	once         bool
+	rounds, laps int
+	dir          string
+}
+
+func run(ctx context.Context, o options) error {
 	devfleet, agent, err := programs()
 	if err != nil {
 		return err
 	}
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "flotilla-demo-"); err != nil {
+	if o.dir == "" {
+		if o.dir, err = os.MkdirTemp("", "flotilla-demo-"); err != nil {
 			return err
 		}
-		defer func() { _ = os.RemoveAll(dir) }()
+		defer func() { _ = os.RemoveAll(o.dir) }()
 	}
 	topology, err := deploy.Files.ReadFile("dev/four.txt")
 	if err != nil {
@@ -59,9 +68,11 @@ func run(ctx context.Context, once bool, rounds int, dir string) error {
 	say := func(format string, args ...any) {
 		fmt.Printf("%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	fleet, err := localfleet.Start(ctx, localfleet.Config{
-		Dir: dir, Topology: string(topology), Devfleet: devfleet, Agent: agent, Name: "demo", Say: say,
-	})
+	config := localfleet.Config{Dir: o.dir, Topology: string(topology), Devfleet: devfleet, Agent: agent, Name: "demo", Say: say}
+	if o.laps > 0 {
+		return (&sizes{config: config, clusters: []int{1, 4, 8}, objects: []int{10, 100, 1000}, rounds: o.laps}).run(ctx, os.Stdout)
+	}
+	fleet, err := localfleet.Start(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -72,10 +83,10 @@ func run(ctx context.Context, once bool, rounds int, dir string) error {
 	}
 	results := play.perform(ctx, acts)
 	printTable(os.Stdout, results)
-	if rounds > 0 && failure(results) == nil {
-		return (&bench{play: play, kubectl: os.Getenv("KUBECTL"), rounds: rounds}).run(ctx, os.Stdout)
+	if o.rounds > 0 && failure(results) == nil {
+		return (&bench{play: play, kubectl: os.Getenv("KUBECTL"), rounds: o.rounds}).run(ctx, os.Stdout)
 	}
-	if err := failure(results); err != nil || once || ctx.Err() != nil {
+	if err := failure(results); err != nil || o.once || ctx.Err() != nil {
 		return err
 	}
 	invite(os.Stdout, fleet)

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/localfleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/examples"
@@ -24,6 +26,8 @@ var web = fleet.RolloutName{Namespace: "shop", Name: "web"}
 type play struct {
 	fleet *localfleet.Fleet
 	say   func(string, ...any)
+	// rollouts are what the fleet repository declares, by the name of their file.
+	rollouts map[string]string
 }
 
 // open the curtain: tenants, the two repositories, the agents.
@@ -40,17 +44,51 @@ func (p *play) open(ctx context.Context) error {
 	if _, err := p.fleet.Git.Commit(ctx, "web", "main", "web 1.0.0", payload); err != nil {
 		return err
 	}
-	rollout, err := examples.Files.ReadFile("staged/rollout.yaml")
-	if err != nil {
+	if err := p.take("staged", "web"); err != nil {
 		return err
 	}
-	files := p.fleet.MemberFiles()
-	files["rollouts/web.yaml"] = strings.ReplaceAll(string(rollout), "https://git.example.com/web", p.fleet.Git.URL("web"))
-	if _, err := p.fleet.Git.Commit(ctx, "fleet", "main", "Declare the fleet and the rollout web", files); err != nil {
+	if err := p.declare(ctx, "Declare the fleet and the rollout web"); err != nil {
 		return err
 	}
 	p.say("starting %d agents", len(p.fleet.Members))
 	return p.fleet.StartAgents(ctx)
+}
+
+// take the rollout of an example, with its repository on this fleet's git server.
+func (p *play) take(folder, repository string) error {
+	rollout, err := examples.Files.ReadFile(folder + "/rollout.yaml")
+	if err != nil {
+		return err
+	}
+	if p.rollouts == nil {
+		p.rollouts = map[string]string{}
+	}
+	p.rollouts[repository] = strings.ReplaceAll(string(rollout), "https://git.example.com/"+repository, p.fleet.Git.URL(repository))
+	return nil
+}
+
+// declare the members and the rollouts in the fleet repository.
+func (p *play) declare(ctx context.Context, message string) error {
+	files := p.fleet.MemberFiles()
+	for name, rollout := range p.rollouts {
+		files["rollouts/"+name+".yaml"] = rollout
+	}
+	_, err := p.fleet.Git.Commit(ctx, "fleet", "main", message, files)
+	return err
+}
+
+// copyOf the rollout web in one member's API.
+func (p *play) copyOf(ctx context.Context, member string) (*v1alpha1.FleetRollout, error) {
+	api, err := rollouts(p.fleet.Member(member), web.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	object, err := api.Get(ctx, web.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	r := &v1alpha1.FleetRollout{}
+	return r, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, r)
 }
 
 // read the files of an example's folder, by path in it.

@@ -68,7 +68,7 @@ func printTable(w io.Writer, results []result) {
 		fmt.Fprintln(t, "\t")
 	}
 	_ = t.Flush()
-	fmt.Fprintln(w, "seconds from commit to success; us of the killed cluster from its restart")
+	fmt.Fprintln(w, "seconds from commit to success; of a killed cluster from its restart")
 }
 
 // invite to play: everything is still running.
@@ -85,7 +85,7 @@ The fleet is yours. In another terminal:
 
 Release something: edit, commit and push, and watch it travel.
 
-  git clone %s && cd web && sed -i 's/web:2.1.0/web:2.2.0/' base/web.yaml && git commit -qam "web 2.2.0" && git push
+  git clone %s && cd web && sed -i 's/web:2.2.0/web:2.3.0/' base/web.yaml && git commit -qam "web 2.3.0" && git push
 
 The other clusters:
 `, m.Kubeconfig, f.Git.URL("web"))
