@@ -13,6 +13,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -89,7 +90,8 @@ func TestAgentCanDoNothingElse(t *testing.T) {
 		{"v1", "Namespace", "", system, "update patch delete"},
 		{"v1", "Node", "", "node-0", "get list update patch delete"},
 		{"v1", "PersistentVolume", "", "x", "get list create delete"},
-		{"v1", "Event", ns, "x", "create"},
+		{"v1", "Event", ns, "x", "get list update delete deletecollection"},
+		{"events.k8s.io/v1", "Event", "kube-system", "x", "get list update delete deletecollection"},
 		{"v1", "Service", system, "x", "create"},
 		{rbac, "Role", ns, "x", "get create update patch delete"},
 		{rbac, "RoleBinding", ns, "x", "get create update patch delete"},
@@ -218,6 +220,12 @@ func TestAgentCanDoItsWork(t *testing.T) {
 	must("create its lease", agent.Create(ctx, lease))
 	must("renew its lease", agent.Update(ctx, lease))
 	must("clean up", admin.Delete(ctx, lease))
+	said := &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "said"}, EventTime: metav1.NowMicro(), Type: "Normal", Reason: "Started", Action: "Started main@1",
+		ReportingController: "flotilla-agent", ReportingInstance: "flotilla-agent-0", Regarding: corev1.ObjectReference{Kind: "FleetRollout", Namespace: ns, Name: "podinfo"},
+	}
+	must("say what happened", agent.Create(ctx, said))
+	must("say it again", agent.Patch(ctx, said, client.RawPatch("application/merge-patch+json", []byte(`{"series":{"count":2,"lastObservedTime":"2026-11-21T12:00:00.000000Z"}}`))))
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: config.BearerToken}}
 	must("ask whose a token is", agent.Create(ctx, review))
 	if review.Status.User.Username != "system:serviceaccount:flotilla-system:flotilla-agent" {

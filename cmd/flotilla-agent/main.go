@@ -29,6 +29,7 @@ import (
 )
 
 func main() {
+	agent.ServeIfChild()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
@@ -62,6 +63,8 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.RepositoryURL, "fleet-url", "", "fleet repository: members/ and rollouts/")
 	f.StringVar(&cfg.RepositoryBranch, "fleet-branch", cfg.RepositoryBranch, "its branch")
 	f.StringVar(&cfg.RepositoryPath, "fleet-path", "", "the fleet's folder in it")
+	f.StringVar(&cfg.RepositorySecret, "fleet-secret", "", "Secret of the agent's namespace that opens it, with the keys of spec.source.secretRef; by the installed Role flotilla-repository may be read")
+	f.StringVar(&cfg.RepositoryProxySecret, "fleet-proxy-secret", "", "Secret of the agent's namespace with the proxy to it; by the installed Role flotilla-repository-proxy may be read")
 	f.DurationVar(&cfg.RepositoryInterval, "fleet-interval", cfg.RepositoryInterval, "between looks at it; members tell each other of a new head of a payload, not of this one")
 	f.StringVar(&cfg.MembersDir, "members", "", "folder of FleetMember manifests, for a fleet without a repository")
 	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "fleet state and git mirrors; may be lost, the others bring it back")
@@ -69,6 +72,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.ReadAddr, "read-addr", cfg.ReadAddr, "of the read endpoint (https)")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", cfg.MetricsAddr, "of /metrics; 0 switches it off")
 	f.StringVar(&cfg.ProbeAddr, "probe-addr", cfg.ProbeAddr, "of /livez and /readyz; 0 switches them off")
+	f.BoolVar(&cfg.InProcess, "render-in-process", false, "render payloads in the agent's own process; for machines where a process cannot be locked up, and payloads that are trusted")
 	f.StringVar(&level, "log-level", "info", "debug, info or error")
 	run.AddCommand(idCommand(&cfg.Namespace, &kubeconfig), versionCommand())
 	return run

@@ -20,6 +20,9 @@ type Renderer interface {
 	Render(context.Context, RenderRequest) (specialize.Manifest, error)
 }
 
+// waveRecheck is when a delivery that waits for a wave goes on at the latest; its objects are watched besides.
+const waveRecheck = 5 * time.Second
+
 // errOvertaken ends a delivery whose release is not the one to work on any more (R6).
 var errOvertaken = errors.New("overtaken by a newer release")
 
@@ -115,11 +118,22 @@ func (t *turn) giveUp(ctx context.Context) error {
 		t.wake(t.report.Rollout.Settings.RetryInterval)
 		return nil
 	}
+	waits := failed == nil && t.report.Outcome.Waiting != ""
+	if waits && !t.hopeless(ctx) {
+		t.wake(waveRecheck)
+		return nil
+	}
 	detail := "restored: false"
-	if t.promise.Installed != nil && failed == nil {
+	if t.promise.Installed != nil && failed == nil && !waits {
 		detail = "restored: true"
 	}
 	return t.say(ctx, t.promise.clone(), t.plan.Digest, detail, fleet.GaveUp)
+}
+
+// hopeless: something of what runs here says that it will not get healthy by itself.
+func (t *turn) hopeless(ctx context.Context) bool {
+	health, err := t.Deliverer.Health(ctx, t.name, accountOf(t.promise.Installed.Delivery))
+	return err == nil && health.State == delivery.Failed
 }
 
 // carryOver signs success at once where the new release is, byte for byte, what already runs and is
@@ -189,6 +203,9 @@ func (t *turn) heal(ctx context.Context) {
 	if err != nil {
 		t.trouble(v1alpha1.ConditionApplied, err)
 	}
+	if t.report.Outcome.Waiting != "" {
+		t.wake(waveRecheck)
+	}
 }
 
 // deliver and look at the outcome. What the cluster refuses for good ends the attempt; what it
@@ -206,6 +223,9 @@ func (t *turn) deliver(ctx context.Context, r rendered) error {
 	if err != nil {
 		t.trouble(v1alpha1.ConditionApplied, err)
 		return t.hindered(ctx, err)
+	}
+	if outcome.Waiting != "" {
+		t.wake(waveRecheck)
 	}
 	health, err := t.Deliverer.Health(ctx, t.name, r.ServiceAccount)
 	if err != nil {

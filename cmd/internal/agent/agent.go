@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -24,8 +25,11 @@ type Agent struct {
 	// Rollouts says what is asked.
 	Rollouts Rollouts
 	// Heads is the payload's newest revision, as far as it was looked at.
-	Heads     Heads
-	Renderer  Renderer
+	Heads    Heads
+	Renderer Renderer
+	// Inputs and Charts are what renders take beside the source's files.
+	Inputs    Inputs
+	Charts    Charts
 	Deliverer delivery.Deliverer
 	Promises  Promises
 	Ledger    Ledger
@@ -64,11 +68,11 @@ type Rollouts interface {
 type Heads interface {
 	// Latest snapshot known, looking again if that is due. next is when it will be. With an error
 	// the snapshot, if any, is the last good one.
-	Latest(ctx context.Context, src v1alpha1.Source, s Settings) (snap source.Snapshot, next time.Duration, err error)
+	Latest(ctx context.Context, src source.Origin, s Settings) (snap source.Snapshot, next time.Duration, err error)
 	// At one revision.
-	At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error)
+	At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error)
 	// Relation of two revisions.
-	Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error)
+	Relation(ctx context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error)
 }
 
 // Report of one turn: what the status, the endpoint and the demo show of it.
@@ -134,6 +138,12 @@ type turn struct {
 	report Report
 }
 
+// origin of what is asked now.
+func (t *turn) origin() source.Origin {
+	spec := t.report.Rollout.Spec
+	return originOf(t.name, spec.Source, spec.Delivery)
+}
+
 // recall reads what was promised, and says again what the fleet's state has lost of it (R5).
 func (t *turn) recall(ctx context.Context) error {
 	promise, err := t.Promises.Load(ctx, t.name)
@@ -185,7 +195,7 @@ func (t *turn) seal(ctx context.Context) error {
 // fetch looks for a newer revision. A source that cannot be read stops nothing that runs.
 func (t *turn) fetch(ctx context.Context) error {
 	began := t.Clock().Elapsed
-	snap, next, err := t.Heads.Latest(ctx, t.report.Rollout.Spec.Source, t.report.Rollout.Settings)
+	snap, next, err := t.Heads.Latest(ctx, t.origin(), t.report.Rollout.Settings)
 	t.report.Took.Fetch = t.Clock().Elapsed - began
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSourceReady, err)
@@ -199,7 +209,7 @@ func (t *turn) fetch(ctx context.Context) error {
 // started here, whatever becomes of this process (R6).
 func (t *turn) accept(ctx context.Context) error {
 	rollout := t.report.Rollout
-	from := sourceKey(rollout.Spec.Source)
+	from := t.origin().Head()
 	order, revision, err := t.revision(ctx, from)
 	if err != nil {
 		return err
@@ -244,7 +254,7 @@ func (t *turn) revision(ctx context.Context, from string) (sequencer.RevisionOrd
 	case latest == "" || latest == accepted:
 		return sequencer.Equal, accepted, nil
 	}
-	relation, err := t.Heads.Relation(ctx, t.report.Rollout.Spec.Source, accepted, latest)
+	relation, err := t.Heads.Relation(ctx, t.origin(), accepted, latest)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSourceReady, err)
 		return sequencer.Equal, accepted, nil
@@ -253,13 +263,32 @@ func (t *turn) revision(ctx context.Context, from string) (sequencer.RevisionOrd
 	case source.Descends:
 		return sequencer.Newer, latest, nil
 	case source.Unrelated:
-		t.trouble(v1alpha1.ConditionSourceReady, &fleet.Error{
-			Kind: fleet.Refused, Reason: v1alpha1.ReasonNotDescending,
-			Err:  fmt.Errorf("the source moved from %s to %s, which does not descend from it (force-push?); the running release stays", accepted.Short(), latest.Short()),
-			Hint: "push a commit that descends from " + accepted.Short() + ", or name the commit to go to in spec.source.git.ref.commit",
-		})
+		t.trouble(v1alpha1.ConditionSourceReady, notFollowed(t.origin(), accepted, latest))
 	}
 	return sequencer.Equal, accepted, nil
+}
+
+// notFollowed says why a revision that is not newer than the accepted one is left alone (R1): a version that was
+// delivered once stays what it was, and a branch goes forward only.
+func notFollowed(o source.Origin, accepted, latest fleet.Revision) error {
+	was, _, _ := strings.Cut(string(accepted), "@")
+	is, _, _ := strings.Cut(string(latest), "@")
+	versioned := o.Helm != nil || o.Git != nil && o.Git.Ref != nil && (o.Git.Ref.Tag != "" || o.Git.Ref.SemVer != "")
+	if versioned && was == is {
+		hint := "release a new version"
+		if o.Git != nil {
+			hint += ", or name the commit to go to in spec.source.git.ref.commit"
+		}
+		return &fleet.Error{
+			Kind: fleet.Refused, Reason: v1alpha1.ReasonVersionMoved, Hint: hint,
+			Err: fmt.Errorf("%s was moved: it was %s when it was accepted here, and is %s now; a version once delivered stays what it was, and the running release stays", is, accepted.Short(), latest.Short()),
+		}
+	}
+	return &fleet.Error{
+		Kind: fleet.Refused, Reason: v1alpha1.ReasonNotDescending,
+		Err:  fmt.Errorf("the source moved from %s to %s, which does not descend from it (force-push?); the running release stays", accepted.Short(), latest.Short()),
+		Hint: "push a commit that descends from " + accepted.Short() + ", or name the commit to go to in spec.source.git.ref.commit",
+	}
 }
 
 // nothingYet: no revision was ever seen. What runs here, from an earlier seal, is healed.
@@ -325,17 +354,23 @@ func (t *turn) save(ctx context.Context, next Promise) error {
 	return nil
 }
 
-// sourceKey names what a revision belongs to.
-func sourceKey(s v1alpha1.Source) string {
-	if s.Git == nil {
-		return ""
+// originOf a rollout's source: its secrets are read as the account that delivers.
+func originOf(name fleet.RolloutName, src v1alpha1.Source, d v1alpha1.Delivery) source.Origin {
+	o := source.Origin{Source: src}
+	if src.SecretRef != nil || src.ProxySecretRef != nil {
+		o.Reader = readerOf(name, d)
 	}
-	if ref := s.Git.Ref; ref != nil && ref.Commit != "" {
-		return s.Git.URL + "#" + ref.Commit
+	return o
+}
+
+func readerOf(name fleet.RolloutName, d v1alpha1.Delivery) source.Reader {
+	return source.Reader{Namespace: name.Namespace, ServiceAccount: accountOf(d)}
+}
+
+// accountOf a delivery, as which everything of the rollout is read and written.
+func accountOf(d v1alpha1.Delivery) string {
+	if d.ServiceAccountName != "" {
+		return d.ServiceAccountName
 	}
-	branch := "main"
-	if s.Git.Ref != nil && s.Git.Ref.Branch != "" {
-		branch = s.Git.Ref.Branch
-	}
-	return s.Git.URL + "#" + branch
+	return DefaultServiceAccount
 }

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // Config of one agent. DefaultConfig fills in what most agents want.
@@ -23,6 +27,9 @@ type Config struct {
 	Fleet string
 	// RepositoryURL, RepositoryBranch and RepositoryPath say where the fleet repository is.
 	RepositoryURL, RepositoryBranch, RepositoryPath string
+	// RepositorySecret and RepositoryProxySecret name Secrets of Namespace that open it and lead to it, with the keys of
+	// spec.source.secretRef and proxySecretRef; empty: none is needed.
+	RepositorySecret, RepositoryProxySecret string
 	// RepositoryInterval between looks; members tell each other of a new head.
 	RepositoryInterval time.Duration
 	// MembersDir holds FleetMember manifests, for a fleet without a repository. It and RepositoryURL exclude each other.
@@ -33,6 +40,8 @@ type Config struct {
 	Listen []string
 	// ReadAddr of the read endpoint, MetricsAddr and ProbeAddr of /metrics and /livez /readyz; "0" switches the latter two off.
 	ReadAddr, MetricsAddr, ProbeAddr string
+	// InProcess renders payloads in the agent's own process, where they cannot be jailed in one of their own.
+	InProcess bool
 	// Log of everything.
 	Log logr.Logger
 }
@@ -60,11 +69,26 @@ func (c *Config) check() error {
 	}
 	if c.RepositoryURL != "" {
 		u, err := url.Parse(c.RepositoryURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" {
-			return fmt.Errorf("--fleet-url %q is not an http or https URL", c.RepositoryURL)
+		if err != nil || !slices.Contains([]string{"https", "http", "ssh"}, u.Scheme) {
+			return fmt.Errorf("--fleet-url %q is not an https, http or ssh URL", c.RepositoryURL)
 		}
 	}
 	return nil
+}
+
+// repository as the source that it is.
+func (c *Config) repository() source.Origin {
+	o := source.Origin{
+		Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: c.RepositoryURL, Ref: &v1alpha1.GitRef{Branch: c.RepositoryBranch}}},
+		Reader: source.Reader{Namespace: c.Namespace}, // the agent itself
+	}
+	if c.RepositorySecret != "" {
+		o.SecretRef = &v1alpha1.LocalReference{Name: c.RepositorySecret}
+	}
+	if c.RepositoryProxySecret != "" {
+		o.ProxySecretRef = &v1alpha1.LocalReference{Name: c.RepositoryProxySecret}
+	}
+	return o
 }
 
 // BuildVersion of this binary, from its build information.

@@ -31,7 +31,10 @@ import (
 	"github.com/flotilla-dev/flotilla/examples"
 )
 
-func TestMain(m *testing.M) { apitest.Main(m) }
+func TestMain(m *testing.M) {
+	agent.ServeIfChild() // the agent renders in children of this binary
+	apitest.Main(m)
+}
 
 // one is a fleet of one member: a real API server, a real git server, a real agent under its own role.
 type one struct {
@@ -39,7 +42,8 @@ type one struct {
 	server *apitest.Server
 	member *localfleet.Member
 	git    *gitserver.Server
-	client client.Client
+	client client.Client // of Flotilla's kinds
+	kube   client.Client // of the built-in ones
 	config agent.Config
 	stop   func()
 }
@@ -60,6 +64,8 @@ func startOne(t *testing.T) *one {
 	o.must(corev1.AddToScheme(scheme))
 	o.client, err = client.New(o.server.Config, client.Options{Scheme: scheme})
 	o.must(err)
+	o.kube, err = client.New(o.server.Config, client.Options{})
+	o.must(err)
 	o.git, err = gitserver.New(t.TempDir())
 	o.must(err)
 	o.background(func(ctx context.Context) error { return o.git.Run(ctx) })
@@ -67,7 +73,7 @@ func startOne(t *testing.T) *one {
 	o.must(err)
 	roster := t.TempDir()
 	o.must(os.WriteFile(filepath.Join(roster, "solo.yaml"), fmt.Appendf(nil,
-		"apiVersion: fleet.flotilla.dev/v1alpha1\nkind: FleetMember\nmetadata: {name: solo, labels: {region: eu}}\nspec: {peerID: %s}\n", agent.IDOf(key)), 0o600))
+		"apiVersion: fleet.flotilla.dev/v1alpha1\nkind: FleetMember\nmetadata: {name: solo, labels: {region: eu, ring: canary, size: small, tier: flagship}}\nspec: {peerID: %s}\n", agent.IDOf(key)), 0o600))
 	o.config = agent.DefaultConfig()
 	o.config.Kube = o.server.ServiceAccountConfig(t, "flotilla-system", "flotilla-agent")
 	o.config.Fleet, o.config.MembersDir, o.config.DataDir = "e2e", roster, t.TempDir()

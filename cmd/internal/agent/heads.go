@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -36,8 +35,8 @@ type head struct {
 }
 
 // Latest is in Heads.
-func (p *PolledHeads) Latest(ctx context.Context, src v1alpha1.Source, s Settings) (source.Snapshot, time.Duration, error) {
-	h := p.head(sourceKey(src))
+func (p *PolledHeads) Latest(ctx context.Context, src source.Origin, s Settings) (source.Snapshot, time.Duration, error) {
+	h := p.head(src)
 	h.looking.Lock()
 	defer h.looking.Unlock()
 	if h.due(p.Clock().Elapsed, s.SourceInterval) {
@@ -82,32 +81,33 @@ const (
 )
 
 // At is in Heads.
-func (p *PolledHeads) At(ctx context.Context, src v1alpha1.Source, rev fleet.Revision) (source.Snapshot, error) {
+func (p *PolledHeads) At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	return p.Source.At(ctx, src, rev)
 }
 
 // Relation is in Heads.
-func (p *PolledHeads) Relation(ctx context.Context, src v1alpha1.Source, from, to fleet.Revision) (source.Relation, error) {
+func (p *PolledHeads) Relation(ctx context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	return p.Source.Relation(ctx, src, from, to)
 }
 
 // Told that a member has verified a head of the source..
-func (p *PolledHeads) Told(src v1alpha1.Source, rev fleet.Revision) {
-	h := p.head(sourceKey(src))
+func (p *PolledHeads) Told(src source.Origin, rev fleet.Revision) {
+	h := p.head(src)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.poll.Told(rev)
 }
 
 // Ask for a look at once.
-func (p *PolledHeads) Ask(src v1alpha1.Source) {
-	h := p.head(sourceKey(src))
+func (p *PolledHeads) Ask(src source.Origin) {
+	h := p.head(src)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.poll.Ask()
 }
 
-func (p *PolledHeads) head(key string) *head {
+func (p *PolledHeads) head(src source.Origin) *head {
+	key := src.Files() + "\n" + src.Head()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.heads == nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
+	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
 // homeFinalizer keeps a rollout at its home until its end was told to the fleet.
@@ -51,9 +52,12 @@ type Controller struct {
 	// Watch tells which objects of a rollout to look at for drift.
 	Watch func(ctx context.Context, name fleet.RolloutName, serviceAccount string) error
 	// Look at a source now: somebody asked for it.
-	Look func(v1alpha1.Source)
+	Look func(fleet.RolloutName, v1alpha1.FleetRolloutSpec)
 	// Changed is called after each turn that people might see something of.
 	Changed func()
+	// Metrics and Events of the turns; nil: none.
+	Metrics *Metrics
+	Events  *Events
 
 	mu      sync.Mutex
 	reports map[fleet.RolloutName]Report
@@ -140,15 +144,19 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	spoken := c.hear(ctx, name, object)
+	began := c.Agent.Clock().Elapsed
 	report, err := c.Agent.Turn(ctx, name)
+	if spoken != nil {
+		report.Trouble[v1alpha1.ConditionSealed] = spoken
+	}
+	if c.Metrics != nil {
+		c.Metrics.Turned(&report, c.Agent.input(name, &report, c.Ledger, c.Heard(), c.NameOf), c.Agent.Clock().Elapsed-began, err)
+	}
 	if errors.Is(err, ErrConflict) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // another agent wrote: read again before doing anything
 	}
 	if err != nil {
 		return ctrl.Result{}, err
-	}
-	if spoken != nil {
-		report.Trouble[v1alpha1.ConditionSealed] = spoken
 	}
 	if report.Plan != nil {
 		c.Ledger.Follow(report.Plan.Digest, name)
@@ -230,7 +238,7 @@ func (c *Controller) hearRequest(name fleet.RolloutName, object *v1alpha1.FleetR
 	c.asked[name] = request
 	c.mu.Unlock()
 	if news {
-		c.Look(object.Spec.Source)
+		c.Look(name, object.Spec)
 	}
 }
 
@@ -249,8 +257,12 @@ func (c *Controller) letGo(ctx context.Context, name fleet.RolloutName, object *
 // show the turn in the cluster: the copy, where the rollout lives elsewhere, and the status.
 func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *Report) error {
 	object, err := c.copyHere(ctx, name, object, r)
-	if err != nil || object == nil || !object.DeletionTimestamp.IsZero() {
+	if err != nil {
 		return err
+	}
+	c.Events.Turned(name, object, sight{*r, sequencer.Stops(c.Ledger.Commands(name))})
+	if object == nil || !object.DeletionTimestamp.IsZero() {
+		return nil
 	}
 	in := c.Agent.input(name, r, c.Ledger, c.Heard(), c.NameOf)
 	after := status(object.Status, object.Generation, r, in)

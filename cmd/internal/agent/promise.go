@@ -41,13 +41,18 @@ type Promise struct {
 // Installed is a release that was started here, with all that is needed to apply it again without
 // its seal: the seal may be gone from every store by then.
 type Installed struct {
-	Release  sequencer.Release `json:"release"`
-	Source   v1alpha1.Source   `json:"source"`
-	Delivery v1alpha1.Delivery `json:"delivery"`
+	Release sequencer.Release `json:"release"`
+	Source  v1alpha1.Source   `json:"source"`
+	// Specialize of the sealed spec, and the member as the seal has it: today's labels may be others.
+	Specialize *v1alpha1.Specialize `json:"specialize,omitempty"`
+	Member     fleet.Member         `json:"member,omitzero"`
+	Delivery   v1alpha1.Delivery    `json:"delivery"`
 	// Path with the member's variables filled in.
 	Path string `json:"path"`
 	// Manifest is the digest of what was rendered: other bytes are not the same release.
 	Manifest fleet.Digest `json:"manifest"`
+	// Inputs is the digest of what the cluster itself added. With others, other bytes are the same release still.
+	Inputs fleet.Digest `json:"inputs,omitzero"`
 	// Pace of the member's attempts at it.
 	Pace sequencer.Pace `json:"pace"`
 }

@@ -4,30 +4,41 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/specialize"
+	"github.com/flotilla-dev/flotilla/specialize/jail"
 )
 
-// CachedRenderer renders a payload once for each (source, revision, path, member), and keeps the last few:
+// CachedRenderer renders a payload once for each set of its inputs, and keeps the last few:
 // an agent renders the release it waits for and the one it heals, turn after turn.
 type CachedRenderer struct {
 	// Keep so many manifests; 0 keeps DefaultKeptManifests.
 	Keep int
+	// Engine builds what is not plain YAML. Nil is this process itself, which is for payloads that are trusted.
+	Engine Engine
 
 	mu    sync.Mutex
 	kept  map[renderKey]outcome
 	order []renderKey
 }
 
+// Engine renders one payload.
+type Engine interface {
+	Render(context.Context, specialize.Input) (specialize.Manifest, error)
+}
+
 // DefaultKeptManifests is two for each of 32 rollouts.
 const DefaultKeptManifests = 64
 
 type renderKey struct {
-	source, path string
-	revision     fleet.Revision
-	member       fleet.Digest
+	source          string
+	revision, chart fleet.Revision
+	// input is the digest of everything but the files.
+	input fleet.Digest
 }
 
 type outcome struct {
@@ -36,19 +47,34 @@ type outcome struct {
 }
 
 // Render is in Renderer. Objects are the caller's to change: each call gets its own copies.
-func (c *CachedRenderer) Render(_ context.Context, r RenderRequest) (specialize.Manifest, error) {
-	key := renderKey{r.Source, r.Path, r.Revision, memberKey(r.Member)}
+func (c *CachedRenderer) Render(ctx context.Context, r RenderRequest) (specialize.Manifest, error) {
+	input, err := inputKey(r.Input)
+	if err != nil {
+		return specialize.Manifest{}, err
+	}
+	key := renderKey{r.Source, r.Revision, r.Chart, input}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if kept, ok := c.kept[key]; ok {
 		return copied(kept)
 	}
-	manifest, err := specialize.Render(specialize.Input{Files: r.Files, Path: r.Path, Member: r.Member})
+	manifest, err := c.build(ctx, r.Input)
 	if err != nil && fleet.KindOf(err) != fleet.Terminal {
 		return specialize.Manifest{}, err
 	}
 	c.keep(key, outcome{manifest, err})
 	return copied(outcome{manifest, err})
+}
+
+// build plain YAML here: decoding is bounded, and nothing in it is executed.
+func (c *CachedRenderer) build(ctx context.Context, in specialize.Input) (specialize.Manifest, error) {
+	if c.Engine == nil {
+		return specialize.Render(in)
+	}
+	if engine, err := specialize.Engine(in); err != nil || engine == specialize.Plain && in.Spec == nil {
+		return specialize.Render(in)
+	}
+	return c.Engine.Render(ctx, in)
 }
 
 func (c *CachedRenderer) keep(key renderKey, o outcome) {
@@ -76,11 +102,22 @@ func copied(o outcome) (specialize.Manifest, error) {
 	return m, o.err
 }
 
-// memberKey is what a render may know of a member.
-func memberKey(m fleet.Member) fleet.Digest {
-	parts := [][]byte{[]byte(m.Name), []byte(m.Zone)}
-	for _, k := range sortedKeys(m.Labels) {
-		parts = append(parts, []byte(k), []byte(m.Labels[k]))
+// inputKey is the digest of what a render depends on beside files.
+func inputKey(in specialize.Input) (fleet.Digest, error) {
+	spec, err := json.Marshal(in.Spec)
+	if err != nil {
+		return fleet.Digest{}, fmt.Errorf("spec.specialize: %w", err)
 	}
-	return fleet.DigestOf("flotilla.dev/render-member", parts...)
+	cluster := in.Cluster.Digest()
+	parts := [][]byte{
+		[]byte(in.Path), spec, []byte(in.Rollout.Namespace), []byte(in.Rollout.Name), cluster[:],
+		[]byte(in.Member.Name), []byte(in.Member.Zone),
+	}
+	for _, k := range sortedKeys(in.Member.Labels) {
+		parts = append(parts, []byte(k), []byte(in.Member.Labels[k]))
+	}
+	return fleet.DigestOf("flotilla.dev/render-input", parts...), nil
 }
+
+// ServeIfChild is called first thing by every program that runs agents: they render in children of it.
+func ServeIfChild() { jail.ServeIfChild() }

@@ -31,8 +31,8 @@ type RepositorySource interface {
 // in one commit, so every member that reads the commit gets the same seal (R1).
 type Repository struct {
 	Source RepositorySource
-	// Git says where it is; Path is the fleet's folder in it.
-	Git      v1alpha1.GitSource
+	// Origin says where it is, and as whom it is read; Path is the fleet's folder in it.
+	Origin   source.Origin
 	Path     string
 	Interval time.Duration
 	Heads    *PolledHeads
@@ -71,7 +71,7 @@ type numbered struct {
 // the last good content stays. It begins with the revision that was taken last, from the mirror, so that an
 // agent that starts while the server is away knows what it knew.
 func (r *Repository) Run(ctx context.Context, held fleet.Revision) error {
-	src := v1alpha1.Source{Git: &r.Git}
+	src := r.Origin
 	settings := Settings{SourceInterval: r.Interval}
 	if held != "" {
 		snap, err := r.Heads.At(ctx, src, held)
@@ -88,7 +88,7 @@ func (r *Repository) Run(ctx context.Context, held fleet.Revision) error {
 			err = r.take(ctx, src, snap)
 		}
 		if err != nil && ctx.Err() == nil {
-			r.Log.Error(err, "the fleet repository could not be read; its last good content stays", "url", r.Git.URL, "revision", string(r.content.Revision))
+			r.Log.Error(err, "the fleet repository could not be read; its last good content stays", "url", r.Origin.Git.URL, "revision", string(r.content.Revision))
 		}
 		select {
 		case <-ctx.Done():
@@ -99,7 +99,7 @@ func (r *Repository) Run(ctx context.Context, held fleet.Revision) error {
 }
 
 // take a commit, unless it does not descend from the last one or its roster cannot be read.
-func (r *Repository) take(ctx context.Context, src v1alpha1.Source, snap source.Snapshot) error {
+func (r *Repository) take(ctx context.Context, src source.Origin, snap source.Snapshot) error {
 	if old := r.content.Revision; old != "" {
 		relation, err := r.Source.Relation(ctx, src, old, snap.Revision)
 		if err != nil {
@@ -134,7 +134,7 @@ func (r *Repository) take(ctx context.Context, src v1alpha1.Source, snap source.
 		next.files[name] = declared.File
 		next.Rollouts[name] = Rollout{
 			Sealed: sealed, Settings: settingsFrom(declared.Spec),
-			Origin: v1alpha1.Origin{Type: "Repository", Name: r.Git.URL, Revision: string(snap.Revision)},
+			Origin: v1alpha1.Origin{Type: "Repository", Name: r.Origin.Git.URL, Revision: string(snap.Revision)},
 		}
 	}
 	r.last = &walked{revision: snap.Revision, seals: seals}
@@ -217,7 +217,7 @@ func (r *Repository) read(files fs.FS) (reading, error) {
 // number gives each seal the place of the commit from which on the repository says the same without
 // interruption: a commit that leaves a seal as it was makes no new one, and any two members that
 // read the same history count alike (R1).
-func (r *Repository) number(ctx context.Context, src v1alpha1.Source, head fleet.Revision, now reading) (map[fleet.RolloutName]numbered, error) {
+func (r *Repository) number(ctx context.Context, src source.Origin, head fleet.Revision, now reading) (map[fleet.RolloutName]numbered, error) {
 	seals := map[fleet.RolloutName]numbered{}
 	open := map[fleet.RolloutName]fleet.Digest{}
 	for name, content := range now.contents {

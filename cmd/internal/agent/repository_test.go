@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/source/sourcetest"
 )
 
@@ -34,14 +35,14 @@ func (s *shelf) commit(changes map[string]string) fleet.Revision {
 
 func (s *shelf) reader() *Repository {
 	return &Repository{
-		Source: s.git, Git: v1alpha1.GitSource{URL: "https://git.example.com/fleet"},
+		Source: s.git, Origin: source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example.com/fleet"}}},
 		OnContent: func(RepositoryContent) {}, Log: logr.Discard(),
 	}
 }
 
 func (s *shelf) read(r *Repository) error {
 	s.t.Helper()
-	src := v1alpha1.Source{Git: &r.Git}
+	src := r.Origin
 	snap, err := s.git.Latest(s.t.Context(), src)
 	if err != nil {
 		s.t.Fatal(err)

@@ -19,9 +19,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -32,7 +34,9 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
 	"github.com/flotilla-dev/flotilla/sequencer/store"
+	"github.com/flotilla-dev/flotilla/source/chart"
 	"github.com/flotilla-dev/flotilla/source/git"
+	"github.com/flotilla-dev/flotilla/specialize/jail"
 )
 
 // Meta keys of the store.
@@ -40,6 +44,9 @@ const (
 	metaRoster     = "agent.roster"
 	metaRepository = "agent.repository"
 )
+
+// eventSource is who says the events.
+const eventSource = "flotilla-agent"
 
 // FleetID of a fleet's name: what every record of it bears.
 func FleetID(name string) fleet.Digest { return fleet.DigestOf("flotilla.dev/fleet", []byte(name)) }
@@ -103,8 +110,12 @@ type running struct {
 	ledger   *MeshLedger
 	homes    *Homes
 	heads    *PolledHeads
+	inputs   *KubeInputs
 	mirrors  *git.Mirrors
+	charts   *chart.Repositories
+	renderer *CachedRenderer
 	control  *Controller
+	metrics  *Metrics
 	notify   readapi.Notifier
 	roster   rosterNow
 	onRoster chan struct{} // closed once this member is on the roster
@@ -131,6 +142,7 @@ func (r *running) open(ctx context.Context) (err error) {
 	}
 	r.id, r.clock, r.onRoster = IDOf(r.key), SystemClock(), make(chan struct{})
 	r.cfg.Log = r.cfg.Log.WithValues("id", string(r.id[len(r.id)-8:]))
+	r.metrics = NewMetrics(r.clock, BuildVersion())
 	if r.store, err = store.Open(filepath.Join(r.cfg.DataDir, "fleet.db")); err != nil {
 		return fmt.Errorf("fleet state: %w", err)
 	}
@@ -140,8 +152,18 @@ func (r *running) open(ctx context.Context) (err error) {
 	if err := r.openMesh(); err != nil {
 		return errors.Join(err, r.store.Close())
 	}
-	r.mirrors = &git.Mirrors{Dir: filepath.Join(r.cfg.DataDir, "git")}
-	r.heads = &PolledHeads{Source: r.mirrors, Clock: r.clock, Seed: r.id}
+	r.inputs = &KubeInputs{Config: r.cfg.Kube, Namespace: r.cfg.Namespace, Clock: r.clock}
+	r.mirrors = &git.Mirrors{Dir: filepath.Join(r.cfg.DataDir, "git"), Secrets: r.inputs}
+	r.charts = &chart.Repositories{Dir: filepath.Join(r.cfg.DataDir, "charts"), Secrets: r.inputs}
+	r.heads = &PolledHeads{Source: r.metrics.Source(Sources{Git: r.mirrors, Helm: r.charts}), Clock: r.clock, Seed: r.id}
+	r.renderer = &CachedRenderer{}
+	if jailed := (&jail.Renderer{}); r.cfg.InProcess {
+		r.cfg.Log.Info("payloads are rendered in the agent's own process: what they take, it lacks")
+	} else if err := jailed.Probe(ctx); err != nil {
+		return errors.Join(fmt.Errorf("%w; --render-in-process renders in the agent's own process instead, for payloads that are trusted", err), r.store.Close())
+	} else {
+		r.renderer.Engine = jailed
+	}
 	r.homes = &Homes{Ledger: r.ledger, Blobs: r.node, NameOf: r.roster.nameOf}
 	if info, err := r.client.Discovery().ServerVersion(); err == nil {
 		r.version.KubernetesVersion = info.GitVersion
@@ -177,13 +199,14 @@ func (r *running) openMesh() error {
 // news from the fleet: index it, look at once where another member saw a newer head, and take turns.
 func (r *running) news(records []fleet.Record) {
 	touched := r.ledger.Learn(records...)
+	r.metrics.News(records)
 	for i := range records {
 		if records[i].Writer == r.id {
 			continue
 		}
 		if status, err := fleet.DecodeStatus(&records[i]); err == nil && status.Accepted != "" {
-			if report, ok := r.control.report(status.Rollout); ok && report.Rollout.Spec.Source.Git != nil {
-				r.heads.Told(report.Rollout.Spec.Source, status.Accepted)
+			if report, ok := r.control.report(status.Rollout); ok && report.Rollout.Spec.Source != (v1alpha1.Source{}) {
+				r.heads.Told(originOf(status.Rollout, report.Rollout.Spec.Source, report.Rollout.Spec.Delivery), status.Accepted)
 			}
 		}
 	}
@@ -201,7 +224,7 @@ func (r *running) followRoster(ctx context.Context) error {
 	}
 	repository := &Repository{
 		Source: r.mirrors, Heads: r.heads, Path: r.cfg.RepositoryPath, Interval: r.cfg.RepositoryInterval,
-		Git:       v1alpha1.GitSource{URL: r.cfg.RepositoryURL, Ref: &v1alpha1.GitRef{Branch: r.cfg.RepositoryBranch}},
+		Origin:    r.cfg.repository(),
 		OnContent: r.declared, Log: r.cfg.Log.WithName("repository"),
 	}
 	held, err := r.store.Meta(metaRepository)
@@ -283,7 +306,16 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	cluster := &kube.Cluster{Config: r.cfg.Kube, Namespace: r.cfg.Namespace}
 	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) { r.control.Wake(name) }}
 	promises := &KubePromises{Client: r.client, Namespace: r.cfg.Namespace}
-	r.wire(parts{self: self, client: mgr.GetClient(), cluster: cluster, watcher: watcher, promises: promises, log: log})
+	r.wire(parts{
+		self: self, client: mgr.GetClient(), cluster: cluster, watcher: watcher, promises: promises,
+		recorder: mgr.GetEventRecorder(eventSource), log: log,
+	})
+	r.metrics.Of(self, r.node, r.node.Stats)
+	unregister, err := r.metrics.Register(metrics.Registry)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	defer unregister()
 	if err := r.control.SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
@@ -331,6 +363,7 @@ type parts struct {
 	cluster  *kube.Cluster
 	watcher  *kube.Watcher
 	promises Promises
+	recorder events.AnnotatedEventRecorder
 	log      logr.Logger
 }
 
@@ -338,7 +371,7 @@ type parts struct {
 func (r *running) wire(p parts) {
 	c := r.control
 	c.Agent = &Agent{
-		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: &CachedRenderer{}, Deliverer: p.cluster,
+		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.cluster,
 		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
 	}
 	c.Home = &Home{
@@ -346,7 +379,10 @@ func (r *running) wire(p parts) {
 		Promises: p.promises, Ledger: r.ledger, PutBlob: r.node.PutBlob, Clock: r.clock,
 	}
 	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = p.client, r.homes, r.ledger, r.heard, r.roster.nameOf
-	c.Changed, c.Look = r.notify.Notify, r.heads.Ask
+	c.Changed, c.Metrics, c.Events = r.notify.Notify, r.metrics, &Events{Recorder: p.recorder}
+	c.Look = func(name fleet.RolloutName, spec v1alpha1.FleetRolloutSpec) {
+		r.heads.Ask(originOf(name, spec.Source, spec.Delivery))
+	}
 	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) error {
 		inventory, err := p.cluster.Inventory(ctx, name)
 		if err != nil {

@@ -119,6 +119,9 @@ func applied(r *Report) metav1.Condition {
 	if r.Promise.Installed == nil {
 		return condition(v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonWaiting, r.Because())
 	}
+	if r.Outcome.Waiting != "" {
+		return condition(v1alpha1.ConditionApplied, metav1.ConditionFalse, v1alpha1.ReasonWaitingForWave, r.Outcome.Waiting)
+	}
 	return condition(v1alpha1.ConditionApplied, metav1.ConditionTrue, v1alpha1.ReasonApplied,
 		fmt.Sprintf("%s, %d objects", r.Promise.Installed.Release.Revision.Short(), r.Outcome.Objects))
 }

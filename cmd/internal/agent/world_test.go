@@ -46,6 +46,7 @@ type site struct {
 	member   fleet.Member
 	cluster  *deliverytest.Memory
 	promises *memoryPromises
+	inputs   *memoryInputs
 	records  map[fleet.Digest]fleet.Record // what reached it
 	seq      uint64
 	cut      bool // hears and is heard by nobody
@@ -94,7 +95,7 @@ func (w *world) add(name, region, ring string) {
 	s := &site{
 		world: w, key: key, records: map[fleet.Digest]fleet.Record{}, bad: map[string]bool{},
 		member:   fleet.Member{ID: IDOf(key), Name: fleet.Name(name), Incarnation: 1, Labels: map[string]string{"region": region, "ring": ring}},
-		promises: &memoryPromises{},
+		promises: &memoryPromises{}, inputs: &memoryInputs{version: "v1.37.0"},
 	}
 	s.cluster = &deliverytest.Memory{HealthOf: s.health}
 	s.restart()
@@ -118,7 +119,7 @@ func (s *site) restart() {
 	s.Agent = &Agent{
 		Self: s.member, Rollouts: s.world, Clock: clock, Log: logr.Discard(),
 		Heads:    &PolledHeads{Source: s.world.git, Clock: clock, Seed: s.member.ID},
-		Renderer: &CachedRenderer{}, Deliverer: s.cluster, Promises: s.promises, Ledger: ledger,
+		Renderer: &CachedRenderer{}, Inputs: s.inputs, Deliverer: s.cluster, Promises: s.promises, Ledger: ledger,
 	}
 }
 
@@ -146,9 +147,11 @@ func (s *site) isBad(body string) bool {
 	return false
 }
 
+var deploymentID = delivery.ObjectID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "shop", Name: "web"}
+
 // image that runs here.
 func (s *site) image() string {
-	object := s.cluster.Get(delivery.ObjectID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "shop", Name: "web"})
+	object := s.cluster.Get(deploymentID)
 	if object == nil {
 		return ""
 	}
