@@ -3,6 +3,7 @@
 
 FUZZTIME ?= 10s
 ONCE ?=
+DIR ?=
 
 .DEFAULT_GOAL := help
 
@@ -50,6 +51,10 @@ lint: ## golangci-lint, by .golangci.yml
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: compat
+compat: ## payloads here and in kustomize and Helm, compared (DIR=folder; default: the project's own)
+	@.ci/compat "$(DIR)"
 
 .PHONY: cross
 cross: ## compiles the CLI for the other platforms that people run it on

@@ -55,6 +55,9 @@ const (
 	peer      = "12D3KooWD3bfmNbuuuVCYwkjnFt3ukm3qaB3hDED3peHHXawvRAi"
 	peerWords = ": the peer ID of an Ed25519 key (12D3KooW...), as 'flotilla-agent id' prints it; RSA keys (Qm...) are refused"
 
+	commit = "0123456789012345678901234567890123456789"
+
+	refWords         = ": name exactly one of branch, tag, semver, name, commit"
 	pathWords        = ": a path inside the source: no leading '/' and no '..'"
 	lookWords        = ": at least 10s; members tell each other of a new head, so polling faster only costs the server"
 	whichWords       = ": say which members: matchLabels, matchExpressions or names; for every member of the fleet write names: [\"*\"]"
@@ -72,19 +75,66 @@ func strategy(s string) string { return rollout("x", "strategy: {"+s+"}") }
 
 func delivery(s string) string { return rollout("x", "delivery: {"+s+"}") }
 
+func source(s string) string { return rollout("x", "source: {"+s+"}") }
+
+func special(s string) string { return rollout("x", "specialize: {"+s+"}") }
+
 // refusals are what the API server prints after "is invalid: ", word for word.
 var refusals = []struct{ name, manifest, want string }{
 	{"name", rollout(strings.Repeat("a", 64)), `<nil>: Invalid value: at most 63 characters, because it becomes a label value on every object it delivers`},
-	{"no source", rollout("x", "source: {}"), `spec.source.git: Required value`},
-	{"no url", rollout("x", "source: {git: {}}"), `spec.source.git.url: Required value`},
-	{"url", rollout("x", "source: {git: {url: 'ssh://git@g/x'}}"), `spec.source.git.url: Invalid value: "ssh://git@g/x": spec.source.git.url in body should match '^https?://.+$'`},
-	{"branch and commit", rollout("x", "source: {git: {url: 'https://g/x', ref: {branch: main, commit: '0123456789012345678901234567890123456789'}}}"), `spec.source.git.ref: Invalid value: name exactly one of branch, commit`},
-	{"neither branch nor commit", rollout("x", "source: {git: {url: 'https://g/x', ref: {}}}"), `spec.source.git.ref: Invalid value: name exactly one of branch, commit`},
-	{"a short commit", rollout("x", "source: {git: {url: 'https://g/x', ref: {commit: abc1234}}}"), `spec.source.git.ref.commit: Invalid value: "abc1234": spec.source.git.ref.commit in body should match '^[0-9a-f]{40}$'`},
+	{"no source", rollout("x", "source: {}"), `spec.source: Invalid value: name exactly one of git, helm`},
+	{"git and helm", source("git: {url: 'https://g/x'}, helm: {url: 'oci://r/c', chart: c, version: 1.x}"), `spec.source: Invalid value: name exactly one of git, helm`},
+	{"no url", source("git: {}"), `spec.source.git.url: Required value`},
+	{"url", source("git: {url: 'ftp://g/x'}"), `spec.source.git.url: Invalid value: "ftp://g/x": spec.source.git.url in body should match '^(https?|ssh)://.+$'`},
+	{"url as scp writes it", source("git: {url: 'git@g:x'}"), `spec.source.git.url: Invalid value: "git@g:x": spec.source.git.url in body should match '^(https?|ssh)://.+$'`},
+	{"branch and commit", source("git: {url: 'https://g/x', ref: {branch: main, commit: '" + commit + "'}}"), `spec.source.git.ref: Invalid value` + refWords},
+	{"semver and tag", source("git: {url: 'https://g/x', ref: {semver: 1.x, tag: v1}}"), `spec.source.git.ref: Invalid value` + refWords},
+	{"no reference", source("git: {url: 'https://g/x', ref: {}}"), `spec.source.git.ref: Invalid value` + refWords},
+	{"an empty tag", source("git: {url: 'https://g/x', ref: {tag: ''}}"), `spec.source.git.ref.tag: Invalid value: "": spec.source.git.ref.tag in body should be at least 1 chars long`},
+	{"a reference's name", source("git: {url: 'https://g/x', ref: {name: main}}"), `spec.source.git.ref.name: Invalid value: "main": spec.source.git.ref.name in body should match '^refs/.+$'`},
+	{"a short commit", source("git: {url: 'https://g/x', ref: {commit: abc1234}}"), `spec.source.git.ref.commit: Invalid value: "abc1234": spec.source.git.ref.commit in body should match '^[0-9a-f]{40}$'`},
+	{"an empty sparse folder", source("git: {url: 'https://g/x', sparseCheckout: ['']}"), `spec.source.git.sparseCheckout[0]: Invalid value: "": spec.source.git.sparseCheckout[0] in body should be at least 1 chars long`},
+	{"a sparse folder twice", source("git: {url: 'https://g/x', sparseCheckout: [a, a]}"), `spec.source.git.sparseCheckout[1]: Duplicate value: "a"`},
+	{"a secret without a name", source("git: {url: 'https://g/x'}, secretRef: {}"), `spec.source.secretRef.name: Required value`},
+	{"a proxy without a name", source("git: {url: 'https://g/x'}, proxySecretRef: {name: ''}"), `spec.source.proxySecretRef.name: Invalid value: "": spec.source.proxySecretRef.name in body should be at least 1 chars long`},
+	{"chart's url", source("helm: {url: 'git://r/c', chart: c, version: 1.x}"), `spec.source.helm.url: Invalid value: "git://r/c": spec.source.helm.url in body should match '^(https?|oci)://.+$'`},
+	{"chart's name", source("helm: {url: 'https://r/c', chart: 'c d', version: 1.x}"), `spec.source.helm.chart: Invalid value: "c d": spec.source.helm.chart in body should match '^[A-Za-z0-9._/-]+$'`},
+	{"a chart of no version", source("helm: {url: 'https://r/c', chart: c}"), `spec.source.helm.version: Required value`},
+	{"a chart's path", source("helm: {url: 'https://r/c', chart: c, version: 1.x}, path: ./deploy"), `spec.source.path: Invalid value: only git has paths`},
+	{"a chart's ignore", source("helm: {url: 'https://r/c', chart: c, version: 1.x}, ignore: '*.md'"), `spec.source.ignore: Invalid value: only git has files to ignore`},
+	{"a long path", source("git: {url: 'https://g/x'}, path: " + strings.Repeat("a", 513)), `spec.source.path: Too long: may not be more than 512 bytes`},
+	{"a negative time", source("git: {url: 'https://g/x'}, timeout: -5s"), `spec.source.timeout: Invalid value: "-5s"` + durationWords},
 	{"a path that goes up", rollout("x", "source: {git: {url: 'https://g/x'}, path: ../secrets}"), `spec.source.path: Invalid value: "../secrets"` + pathWords},
 	{"an absolute path", rollout("x", "source: {git: {url: 'https://g/x'}, path: /etc}"), `spec.source.path: Invalid value: "/etc"` + pathWords},
 	{"looking too often", rollout("x", "source: {git: {url: 'https://g/x'}, interval: 1s}"), `spec.source.interval: Invalid value: "1s"` + lookWords},
 	{"days", rollout("x", "source: {git: {url: 'https://g/x'}, timeout: 1d}"), `spec.source.timeout: Invalid value: "1d"` + durationWords},
+
+	{"a release name", special("helm: {releaseName: Web}"), `spec.specialize.helm.releaseName: Invalid value: "Web": spec.specialize.helm.releaseName in body should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'`},
+	{"two charts", rollout("x", "source: {helm: {url: 'https://r/c', chart: c, version: 1.x}}", "specialize: {helm: {chart: {url: 'https://r/c', chart: c, version: 1.0.0}}}"), `spec.specialize: Invalid value: the source is already a chart (spec.source.helm); keep one of the two`},
+	{"a range of a chart", special("helm: {chart: {url: 'oci://r/c', chart: c, version: 1.x}}"), `spec.specialize.helm.chart.version: Invalid value: "1.x": an exact version such as 1.4.2, so that one commit always gives the same release (ranges belong in spec.source.helm)`},
+	{"a chart's digest", special("helm: {chart: {url: 'oci://r/c', chart: c, version: 1.0.0, digest: abc}}"), `spec.specialize.helm.chart.digest: Invalid value: "abc": spec.specialize.helm.chart.digest in body should match '^sha256:[0-9a-f]{64}$'`},
+	{"a values file of no name", special("helm: {valuesFiles: ['']}"), `spec.specialize.helm.valuesFiles[0]: Invalid value: "": spec.specialize.helm.valuesFiles[0] in body should be at least 1 chars long`},
+	{"values from a Pod", special("helm: {valuesFrom: [{kind: Pod, name: x}]}"), `spec.specialize.helm.valuesFrom[0].kind: Unsupported value: "Pod": supported values: "ConfigMap", "Secret"`},
+	{"values from nothing", special("helm: {valuesFrom: [{kind: Secret}]}"), `spec.specialize.helm.valuesFrom[0].name: Required value`},
+	{"values to an empty path", special("helm: {valuesFrom: [{kind: Secret, name: x, targetPath: ''}]}"), `spec.specialize.helm.valuesFrom[0]: Invalid value: a path such as image.tag, or leave it out`},
+	{"values that are a list", special("helm: {values: [1]}"), `spec.specialize.helm.values: Invalid value: "array": spec.specialize.helm.values in body must be of type object: "array"`},
+	{"crds", special("helm: {crds: Create}"), `spec.specialize.helm.crds: Unsupported value: "Create": supported values: "Skip", "CreateReplace"`},
+	{"hooks", special("helm: {hooks: Run}"), `spec.specialize.helm.hooks: Unsupported value: "Run": supported values: "Order", "Refuse", "Ignore"`},
+	{"a variable's name", special("variables: [{name: 1st, expression: cluster.name}]"), `spec.specialize.variables[0].name: Invalid value: "1st": spec.specialize.variables[0].name in body should match '^[A-Za-z_][A-Za-z0-9_]*$'`},
+	{"a variable of nothing", special("variables: [{name: tier, expression: ''}]"), `spec.specialize.variables[0].expression: Invalid value: "": spec.specialize.variables[0].expression in body should be at least 1 chars long`},
+	{"a variable twice", special("variables: [{name: a, expression: '1'}, {name: a, expression: '2'}]"), `spec.specialize.variables[1]: Duplicate value: {"name":"a"}`},
+	{"a component of no name", special("components: ['']"), `spec.specialize.components[0]: Invalid value: "": spec.specialize.components[0] in body should be at least 1 chars long`},
+	{"an empty patch", special("patches: [{patch: ''}]"), `spec.specialize.patches[0].patch: Invalid value: "": spec.specialize.patches[0].patch in body should be at least 1 chars long`},
+	{"an image of no name", special("images: [{newTag: v2}]"), `spec.specialize.images[0].name: Required value`},
+	{"a namespace", special("targetNamespace: Shop"), `spec.specialize.targetNamespace: Invalid value: "Shop": spec.specialize.targetNamespace in body should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'`},
+	{"a long prefix", special("namePrefix: " + strings.Repeat("a", 201)), `spec.specialize.namePrefix: Too long: may not be more than 200 bytes`},
+	{"variables from a Pod", special("postBuild: {substituteFrom: [{kind: Pod, name: x}]}"), `spec.specialize.postBuild.substituteFrom[0].kind: Unsupported value: "Pod": supported values: "ConfigMap", "Secret"`},
+	{"an override for nobody", special("overrides: [{name: small}]"), `spec.specialize.overrides[0]: Invalid value: say for which members: matchLabels, matchExpressions or names`},
+	{"an override's names and labels", special("overrides: [{name: small, names: [a], matchLabels: {a: b}}]"), `spec.specialize.overrides[0]: Invalid value` + combineWords},
+	{"an override's name", special("overrides: [{name: Small, names: [a]}]"), `spec.specialize.overrides[0].name: Invalid value: "Small": spec.specialize.overrides[0].name in body should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'`},
+	{"an override twice", special("overrides: [{name: a, names: [a]}, {name: a, names: [b]}]"), `spec.specialize.overrides[1]: Duplicate value: {"name":"a"}`},
+	{"an override of an empty patch", special("overrides: [{name: a, names: [a], patches: [{patch: ''}]}]"), `spec.specialize.overrides[0].patches[0].patch: Invalid value: "": spec.specialize.overrides[0].patches[0].patch in body should be at least 1 chars long`},
+	{"a transformer that is none", special("prefix: a-"), `strict decoding error: unknown field "spec.specialize.prefix"`},
 
 	{"no targets", rollout("x", "targets: {}"), `spec.targets: Invalid value` + whichWords},
 	{"empty matchLabels", rollout("x", "targets: {matchLabels: {}}"), `spec.targets: Invalid value` + whichWords},
@@ -229,13 +279,9 @@ func asText(t *testing.T, v any) string {
 	return string(raw)
 }
 
-func TestAccepted(t *testing.T) {
-	c, err := client.New(apitest.Start(t).Config, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct{ name, manifest string }{
-		{"podinfo", `
+// accepted by the schema, and by Validate.
+var accepted = []struct{ name, manifest string }{
+	{"podinfo", `
 apiVersion: fleet.flotilla.dev/v1alpha1
 kind: FleetRollout
 metadata: {name: podinfo}
@@ -245,7 +291,7 @@ spec:
     path: ./deploy
   targets:
     matchLabels: {tier: web}`},
-		{"everything there is", `
+	{"everything there is", `
 kind: FleetRollout
 metadata: {name: checkout, annotations: {fleet.flotilla.dev/pause: smoke}}
 spec:
@@ -278,17 +324,67 @@ spec:
     prune: false
     pruneGuard: {maxObjects: 0, maxPercent: 100}
   suspend: true`},
-		{"all at once", strategy("type: AllAtOnce, maxUnavailable: 50%, minReadyTime: 0s")},
-		{"a last stage of its own name", strategy("stages: [{name: canary, size: 1}, {name: everyone}]")},
-		{"one stage of all", strategy("stages: [{name: everyone, maxConcurrency: 8}]")},
-		{"named targets", rollout("x", "targets: {names: [eu-1, us-1], exclude: {matchLabels: {frozen: 'true'}}}")},
-		{"the longest name", rollout(strings.Repeat("a", 63))},
-		{"a member", `
+	{"all at once", strategy("type: AllAtOnce, maxUnavailable: 50%, minReadyTime: 0s")},
+	{"a last stage of its own name", strategy("stages: [{name: canary, size: 1}, {name: everyone}]")},
+	{"one stage of all", strategy("stages: [{name: everyone, maxConcurrency: 8}]")},
+	{"named targets", rollout("x", "targets: {names: [eu-1, us-1], exclude: {matchLabels: {frozen: 'true'}}}")},
+	{"the longest name", rollout(strings.Repeat("a", 63))},
+	{"a member", `
 kind: FleetMember
 metadata: {name: eu-1, labels: {region: eu, ring: canary}}
 spec: {peerID: ` + peer + `, incarnation: 2, zone: eu, addresses: [/ip4/192.0.2.1/udp/4001/quic-v1]}`},
-		{"the longest member", member(strings.Repeat("a", 63), "peerID: "+peer)},
-	} {
+	{"the longest member", member(strings.Repeat("a", 63), "peerID: "+peer)},
+	{"everything that a git source has", `
+kind: FleetRollout
+metadata: {name: orders}
+spec:
+  source:
+    git: {url: "ssh://git@git.example.com/acme/orders", ref: {semver: ">=1.2.0 <2.0.0"}, recurseSubmodules: true, sparseCheckout: [deploy, charts/orders]}
+    path: ./clusters/${CLUSTER}
+    secretRef: {name: git-key}
+    proxySecretRef: {name: proxy}
+    ignore: "*.md"
+  targets: {names: ["*"]}`},
+	{"a tag", source("git: {url: 'https://g/x', ref: {tag: v1.2.3}}")},
+	{"a reference", source("git: {url: 'https://g/x', ref: {name: refs/pull/420/head}}")},
+	{"a chart as the source", source("helm: {url: 'oci://registry.example.com/charts', chart: orders, version: 2.x}")},
+	{"a chart's path that is the default", source("helm: {url: 'https://charts.example.com', chart: orders, version: 2.14.1}, path: ./")},
+	{"everything that specialize has", `
+kind: FleetRollout
+metadata: {name: orders}
+spec:
+  source: {git: {url: "https://git.example.com/orders"}}
+  targets: {names: ["*"]}
+  specialize:
+    helm:
+      chart: {url: "oci://registry.example.com/charts", chart: orders, version: v2.14.1-rc.1, digest: "sha256:` + strings.Repeat("0a", 32) + `", secretRef: {name: charts}}
+      releaseName: orders
+      valuesFiles: [values.yaml, "regions/${LABEL_region}.yaml"]
+      ignoreMissingValuesFiles: true
+      valuesFrom: [{kind: ConfigMap, name: a}, {kind: Secret, name: b, valuesKey: x.yaml, targetPath: db.password, optional: true}]
+      values: {ingress: {host: "orders.${LABEL_region}.example.com"}, replicas: 3, list: [1, null]}
+      crds: Skip
+      hooks: Ignore
+    variables: [{name: tier, expression: "cluster.labels['tier']"}, {name: _x1, expression: "1"}]
+    components: [../components/tls]
+    patches: [{patch: "- {op: remove, path: /spec/replicas}", target: {kind: Deployment, name: "web.*"}}]
+    images: [{name: registry.example.com/orders, newTag: v2, digest: ""}]
+    commonMetadata: {labels: {team: orders}, annotations: {note: ""}}
+    targetNamespace: shop
+    namePrefix: a-
+    nameSuffix: -b
+    postBuild: {substitute: {a: b}, substituteFrom: [{kind: Secret, name: vars, optional: true}]}
+    overrides:
+    - {name: small, matchLabels: {size: small}, values: {replicas: 1}, substitute: {a: c}}
+    - {name: eu, names: [eu-1], images: [{name: orders, newName: eu/orders}], patches: [{patch: "kind: Service"}]}`},
+}
+
+func TestAccepted(t *testing.T) {
+	c, err := client.New(apitest.Start(t).Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range accepted {
 		t.Run(tc.name, func(t *testing.T) {
 			if _, err := try(t, c, tc.manifest); err != nil {
 				t.Errorf("%v\n%s", err, tc.manifest)

@@ -56,6 +56,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetErr(a.ErrOut)
 	called, err := root.ExecuteContextC(ctx)
 	var wrong usageError
+	var coded exit
 	switch {
 	case err == nil:
 		return exitOK
@@ -63,7 +64,13 @@ func (a *app) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(a.ErrOut, "error: %v\nSee '%s --help'.\n", err, called.CommandPath())
 		return exitUsage
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitError // interrupted: whoever did it knows
+		return exitInterrupted // whoever did it knows
+	}
+	if errors.As(err, &coded) {
+		if coded.err != nil {
+			a.printError(coded.err)
+		}
+		return coded.code
 	}
 	a.printError(err)
 	return exitError
@@ -77,7 +84,7 @@ func (a *app) printError(err error) {
 		if !errors.As(err, &fault) {
 			line = "error: " + line
 		}
-		fmt.Fprintln(a.ErrOut, line)
+		fmt.Fprintln(a.ErrOut, plain(line))
 	}
 }
 
@@ -110,8 +117,10 @@ This command asks any one member of the fleet: the cluster your kubeconfig point
 	hideRare(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), usageLine, usageLineOfLeaves, 1) + kubeFlagsNote)
-	root.AddCommand(a.getCommand(), a.watchCommand(), a.explainCommand(), a.planCommand(), a.renderCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.versionCommand())
+	root.AddCommand(a.getCommand(), a.watchCommand(), a.withDefaults(a.explainCommand()), a.planCommand(), a.renderCommand(), a.diffCommand(), a.lintCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.versionCommand(),
+		a.treeCommand(), a.eventsCommand(), a.historyCommand(), a.reconcileCommand(), exitCodesTopic(), a.referenceCommand())
+	complete(root, "namespace", a.completeNamespaces)
 	a.displayName(root)
 	return root
 }

@@ -13,8 +13,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,7 +46,10 @@ type site struct {
 	world    *readapitest.World
 	paused   *string // the annotation
 	endpoint map[string]string
-	refuse   bool // everything, as an API server that does not know who asks
+	refuse   bool   // everything, as an API server that does not know who asks
+	asked    string // the last request to look now
+	old      bool   // the agent knows nothing of the past, nor of objects
+	fresh    int    // the version of the objects
 }
 
 // startCluster [NAME] begins a member's cluster with its agent, and writes the kubeconfig.
@@ -54,18 +59,42 @@ func startCluster(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 0 {
 		s.self = fleet.Name(args[0])
 	}
+	s.start(ts, ts.Getenv("KUBECONFIG"))
+}
+
+// tester is a script's or a test's.
+type tester interface {
+	Check(error)
+	Defer(func())
+}
+
+// inTest makes a test one.
+type inTest struct{ *testing.T }
+
+func (t inTest) Check(err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (t inTest) Defer(f func()) { t.Cleanup(f) }
+
+// start the member's cluster and its agent.
+func (s *site) start(ts tester, kubeconfig string) {
 	var err error
 	s.world, err = readapitest.New()
 	ts.Check(err)
 	server := httptest.NewTLSServer(s.kubeAPI())
 	ts.Defer(server.Close)
+	ts.Defer(server.CloseClientConnections) // watches
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 	ts.Check(clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: server.URL, CertificateAuthorityData: ca}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token}},
 		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u", Namespace: "apps"}},
 		CurrentContext: "x",
-	}, ts.Getenv("KUBECONFIG")))
+	}, kubeconfig))
 	s.startAgent(ts)
 }
 
@@ -82,23 +111,29 @@ func agentCommand(ts *testscript.TestScript, _ bool, args []string) {
 		s.mu.Lock()
 		s.endpoint = nil
 		s.mu.Unlock()
+	case "old":
+		s.stop()
+		s.old = true
+		s.startAgent(ts)
 	case "forget":
 		s.mu.Lock()
 		s.refuse = true
 		s.mu.Unlock()
 	default:
-		ts.Fatalf("usage: agent stop|start|remove|forget")
+		ts.Fatalf("usage: agent stop|start|remove|forget|old")
 	}
 }
 
 // tell LINE... is what the members sign from now on.
 func tell(ts *testscript.TestScript, _ bool, lines []string) {
-	s := ts.Value(member{}).(*site)
+	ts.Value(member{}).(*site).tell(ts, lines...)
+}
+
+func (s *site) tell(ts tester, lines ...string) {
 	s.mu.Lock()
-	for _, line := range lines {
-		ts.Check(s.world.Tell(line))
-	}
+	err := s.world.Tell(lines...)
 	s.mu.Unlock()
+	ts.Check(err)
 	s.Notify()
 }
 
@@ -112,13 +147,13 @@ func writeMembers(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func (s *site) startAgent(ts *testscript.TestScript) {
+func (s *site) startAgent(ts tester) {
 	certs, err := readapi.NewCertificates(time.Now(), "127.0.0.1")
 	ts.Check(err)
 	where, ended := make(chan net.Addr, 1), make(chan error, 1)
 	listener := &readapi.Listener{
 		Addr: "127.0.0.1:0", TLS: certs.Config, Ready: func(a net.Addr) { where <- a },
-		Server: &readapi.Server{Rollouts: s, Members: s, Changes: s, Auth: s, Version: readapi.Version{Member: s.self, Agent: "v0.1.0", Kubernetes: "v1.37.2"}},
+		Server: &readapi.Server{Rollouts: s, Members: s, Changes: s, Pasts: s.pasts(), Cluster: s.cluster(), Auth: s, Version: readapi.Version{Member: s.self, Agent: "v0.1.0", Kubernetes: "v1.37.2"}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ended <- listener.Run(ctx) }()
@@ -189,6 +224,54 @@ func steady[T any](w *readapitest.World, v T) T {
 	return out
 }
 
+// pasts and cluster of an agent that has them.
+func (s *site) pasts() readapi.Pasts {
+	if s.old {
+		return nil
+	}
+	return s
+}
+
+func (s *site) cluster() readapi.Cluster {
+	if s.old {
+		return nil
+	}
+	return s
+}
+
+// past plans of the world, as an agent finds them in its ledger.
+func (s *site) past() (out []readapi.PastPlan) {
+	for _, r := range s.world.Releases() {
+		out = append(out, readapi.PastPlan{Plan: r.Plan(), Release: r, Facts: s.world.FactsOf(r.Plan())})
+	}
+	return out
+}
+
+func (s *site) Events(_ fleet.RolloutName, q readapi.EventQuery) (readapi.Events, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := readapi.BuildEvents(s.input(), s.past(), q)
+	return steady(s.world, e), err
+}
+
+func (s *site) Releases(fleet.RolloutName) readapi.Releases {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return steady(s.world, readapi.BuildReleases(s.input(), s.past()))
+}
+
+func (s *site) Objects(context.Context, fleet.RolloutName) (readapi.Objects, error) {
+	return readapi.Objects{
+		Member: s.self, Ready: 2, Delivered: 3, Because: "Deployment apps/web: 0 of 3 ready",
+		Items: []readapi.Object{
+			{Version: "v1", Kind: "ConfigMap", Resource: "configmaps", Namespace: "apps", Name: "web", Health: readapi.ObjectHealthy},
+			{Version: "v1", Kind: "Secret", Resource: "secrets", Namespace: "apps", Name: "web-token", Health: readapi.ObjectHealthy},
+			{Group: "apps", Version: "v1", Kind: "Deployment", Resource: "deployments", Namespace: "apps", Name: "web", Health: readapi.ObjectNotReady, Because: "0 of 3 ready"},
+			{Version: "v1", Kind: "Namespace", Resource: "namespaces", Name: "old", Left: true},
+		},
+	}, nil
+}
+
 func (s *site) Members() []readapi.FleetMember {
 	var out []readapi.FleetMember
 	for _, m := range readapitest.Members() {
@@ -206,7 +289,7 @@ func (s *site) Authorize(_ context.Context, r *http.Request, need readapi.Access
 	if r.Header.Get("Authorization") != "Bearer "+token {
 		return &fleet.Error{Kind: fleet.Refused, Reason: readapi.ReasonUnauthorized, Err: errors.New("nobody knows this token")}
 	}
-	if need.Name == "secret" {
+	if need.Name == "secret" || need.Resource == "secrets" {
 		return &fleet.Error{Kind: fleet.Refused, Reason: readapi.ReasonForbidden, Err: fmt.Errorf("ada may not %s", need), Hint: "ask for a role"}
 	}
 	return nil
@@ -217,11 +300,18 @@ func (s *site) kubeAPI() http.Handler {
 	mux := http.NewServeMux()
 	ours := "/apis/" + v1alpha1.GroupVersion.String()
 	list := func(w http.ResponseWriter, r *http.Request) {
-		items := []any{s.object()}
-		if r.URL.Query().Get("labelSelector") != "" || r.PathValue("ns") == "empty" {
-			items = []any{}
+		if r.URL.Query().Get("watch") != "" {
+			s.watchObjects(w, r)
+			return
 		}
-		respond(w, 200, map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": "FleetRolloutList", "metadata": map[string]any{}, "items": items})
+		items := []any{}
+		for _, o := range s.objects() {
+			ns, field := r.PathValue("ns"), r.URL.Query().Get("fieldSelector")
+			if (ns == "" || ns == o.Namespace) && (field == "" || field == "metadata.name="+o.Name) && r.URL.Query().Get("labelSelector") == "" {
+				items = append(items, o)
+			}
+		}
+		respond(w, 200, map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": "FleetRolloutList", "metadata": map[string]any{"resourceVersion": s.version()}, "items": items})
 	}
 	mux.HandleFunc("GET /api/v1/namespaces/flotilla-system/configmaps/flotilla-agent-endpoint", s.configMap)
 	mux.HandleFunc("GET "+ours+"/fleetrollouts", list)
@@ -270,8 +360,58 @@ func (s *site) get(w http.ResponseWriter, r *http.Request) {
 	respond(w, 200, s.object())
 }
 
-// patch knows one annotation, and does what the agent does when it sees it.
+// watchObjects tells of each change of the one object that changes.
+func (s *site) watchObjects(w http.ResponseWriter, r *http.Request) {
+	changed, cancel := s.Subscribe()
+	defer cancel()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	stream, told := http.NewResponseController(w), r.URL.Query().Get("resourceVersion")
+	for {
+		if now := s.version(); now != told {
+			told = now
+			_ = json.NewEncoder(w).Encode(map[string]any{"type": "MODIFIED", "object": s.object()})
+		}
+		_ = stream.Flush()
+		select {
+		case <-r.Context().Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+func (s *site) version() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strconv.Itoa(s.fresh)
+}
+
+// Notify everybody who watches.
+func (s *site) Notify() {
+	s.mu.Lock()
+	s.fresh++
+	s.mu.Unlock()
+	s.Notifier.Notify()
+}
+
+// objects of the member: the rollout, and two of one other name that nothing happens to.
+func (s *site) objects() []*v1alpha1.FleetRollout {
+	out := []*v1alpha1.FleetRollout{s.object()}
+	for _, ns := range []string{"shop", "store"} {
+		r := &v1alpha1.FleetRollout{TypeMeta: out[0].TypeMeta}
+		r.Namespace, r.Name, r.CreationTimestamp = ns, "checkout", metav1.NewTime(now().Add(-time.Hour))
+		out = append(out, r)
+	}
+	return out
+}
+
+// patch knows two annotations, and does what the agent does when it sees them.
 func (s *site) patch(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("ns") != "apps" || r.PathValue("name") != "web" {
+		s.get(w, r)
+		return
+	}
 	var body struct {
 		Metadata struct{ Annotations map[string]*string }
 	}
@@ -280,17 +420,21 @@ func (s *site) patch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reason, known := body.Metadata.Annotations[v1alpha1.AnnotationPause]
-	if !known || len(body.Metadata.Annotations) != 1 {
+	look := body.Metadata.Annotations[v1alpha1.AnnotationReconcile]
+	if len(body.Metadata.Annotations) != 1 || known == (look != nil) {
 		failure(w, 400, metav1.StatusReasonBadRequest, "one annotation")
 		return
 	}
 	s.mu.Lock()
-	s.paused = reason
-	line := "resume by " + string(s.self)
-	if reason != nil {
-		line = "pause by " + string(s.self) + ": " + *reason
+	var err error
+	switch {
+	case look != nil:
+		s.asked = *look
+	case reason != nil:
+		s.paused, err = reason, s.world.Tell("pause by "+string(s.self)+": "+*reason)
+	default:
+		s.paused, err = nil, s.world.Tell("resume by "+string(s.self))
 	}
-	err := s.world.Tell(line)
 	s.mu.Unlock()
 	if err != nil {
 		failure(w, 500, metav1.StatusReasonInternalError, err.Error())
@@ -319,8 +463,12 @@ func (s *site) object() *v1alpha1.FleetRollout {
 			Here: &v1alpha1.MemberRollout{Phase: "Waiting"},
 		},
 	}
+	r.Annotations = map[string]string{}
 	if s.paused != nil {
-		r.Annotations = map[string]string{v1alpha1.AnnotationPause: *s.paused}
+		r.Annotations[v1alpha1.AnnotationPause] = *s.paused
+	}
+	if s.asked != "" {
+		r.Annotations[v1alpha1.AnnotationReconcile] = s.asked
 	}
 	return r
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -36,6 +35,7 @@ the member your kubeconfig points at holds. Without MEMBER it explains that one.
 			}
 			return a.runExplain(c.Context(), o)
 		},
+		ValidArgsFunction: a.completeRolloutAndMember,
 	}
 	c.Flags().StringVarP((*string)(&o.output), "output", "o", "", "json or yaml")
 	return c
@@ -45,55 +45,48 @@ func (a *app) runExplain(ctx context.Context, o explain) error {
 	if err := o.output.check("json", "yaml"); err != nil {
 		return err
 	}
-	ns, err := a.namespace()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := a.soon(ctx)
-	defer cancel()
-	agent, err := a.agent(ctx)
-	if err != nil {
-		return err
-	}
-	e, err := agent.Explain(ctx, fleet.RolloutName{Namespace: ns, Name: o.name}, fleet.Name(o.member))
+	e, err := asking(ctx, a, o.name, func(ctx context.Context, agent *readapi.Client, full fleet.RolloutName) (readapi.Explanation, error) {
+		return agent.Explain(ctx, full, fleet.Name(o.member))
+	})
 	if err != nil {
 		return err
 	}
 	if done, err := o.output.structured(a.Out, e); done {
 		return err
 	}
-	a.printExplanation(&e)
+	printer{app: a, out: a.Out, width: min(width, a.width())}.explanation(&e)
 	return nil
 }
 
-func (a *app) printExplanation(e *readapi.Explanation) {
-	fmt.Fprintln(a.Out, wrap(opening(e), 0, 0))
+// explanation in full: where the member stands, the checks, the decision, and what helps.
+func (p printer) explanation(e *readapi.Explanation) {
+	fmt.Fprintln(p.out, wrapTo(p.width, opening(e), 0, 0))
 	if len(e.Checks) > 0 {
-		fmt.Fprintln(a.Out)
+		fmt.Fprintln(p.out)
 	}
 	name := 0
 	for _, c := range e.Checks {
-		name = max(name, utf8.RuneCountInString(c.Name))
+		name = max(name, columns(c.Name))
 	}
 	for _, c := range e.Checks {
-		mark := a.paint(green, "✓")
+		mark := p.paint(green, "✓")
 		if !c.OK {
-			mark = a.paint(red, "✗")
+			mark = p.paint(red, "✗")
 		}
 		text := c.Text
-		if since := a.ago(c.Since); since != "" {
+		if since := p.ago(c.Since); since != "" {
 			if text != "" {
 				text += ", "
 			}
 			text += since + " ago"
 		}
 		indent := 2 + 2 + name + 2
-		fmt.Fprintf(a.Out, "  %s %s  %s\n", mark, pad(c.Name, name), wrap(text, indent, indent))
+		fmt.Fprintf(p.out, "  %s %s  %s\n", mark, pad(c.Name, name), wrapTo(p.width, text, indent, indent))
 	}
-	fmt.Fprintf(a.Out, "\n%s\n", wrap(e.Sentence+" (seen from "+string(e.SeenFrom)+")", 0, 0))
+	fmt.Fprintf(p.out, "\n%s\n", wrapTo(p.width, e.Sentence+" (seen from "+string(e.SeenFrom)+")", 0, 0))
 	for _, help := range e.Helps {
 		const to = "to help: "
-		fmt.Fprintf(a.Out, "%s%s\n", to, wrap(help, len(to), len(to)))
+		fmt.Fprintf(p.out, "%s%s\n", to, wrapTo(p.width, help, len(to), len(to)))
 	}
 }
 

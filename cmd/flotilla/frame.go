@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -15,38 +16,47 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 )
 
-func (a *app) runFrame(ctx context.Context, name fleet.RolloutName) error {
-	ctx, cancel := a.soon(ctx)
-	defer cancel()
-	agent, err := a.agent(ctx)
+func (a *app) runFrame(ctx context.Context, name string) error {
+	r, err := a.rolloutOf(ctx, name)
 	if err != nil {
 		return err
 	}
-	r, err := agent.Rollout(ctx, name)
-	if err != nil {
-		return err
-	}
-	a.printFrame(&r)
+	printer{app: a, out: a.Out, width: a.width()}.frame(&r)
 	return nil
 }
 
-// printFrame shows how a rollout stands: its stages with bars, who moves, and the sentence.
-func (a *app) printFrame(r *readapi.Rollout) {
-	fmt.Fprintln(a.Out, headline(r))
+// printer of a frame: a screen has another writer than a command, and a width that changes.
+type printer struct {
+	*app
+	out   io.Writer
+	width int
+}
+
+// frame shows how a rollout stands: its stages with bars, who moves, and the sentence.
+func (p printer) frame(r *readapi.Rollout) {
+	fmt.Fprintln(p.out, clip(headline(r), p.width))
 	if len(r.Stages) > 0 {
-		a.printStages(r)
+		p.stages(r)
 	}
-	a.printMoving(r)
+	p.moving(r, mostMoving)
+	p.verdict(r)
+}
+
+// verdict is the sentence, and what helps.
+func (p printer) verdict(r *readapi.Rollout) {
 	c := r.Condition(v1alpha1.ConditionReady)
-	fmt.Fprintf(a.Out, "\nReady %s", c.Status)
+	fmt.Fprintf(p.out, "\nReady %s", c.Status)
 	if c.Message != "" {
 		first := "Ready " + c.Status + ": "
-		fmt.Fprintf(a.Out, ": %s", wrap(c.Message, len(first), 2))
+		fmt.Fprintf(p.out, ": %s", wrapTo(p.width, c.Message, len(first), 2))
 	}
-	fmt.Fprintln(a.Out)
+	fmt.Fprintln(p.out)
+	if member, halted := whyHalted(r); halted {
+		fmt.Fprintln(p.out, wrapTo(p.width, fmt.Sprintf("to see why: %s explain %s %s -n %s", p.name, r.Name, member, r.Namespace), 0, 2))
+	}
 	for _, stop := range r.Stops {
-		hint := fmt.Sprintf("to lift it: %s resume %s -n %s (at %s)", a.name, r.Name, r.Namespace, stop.By)
-		fmt.Fprintln(a.Out, wrap(hint, 0, 2))
+		hint := fmt.Sprintf("to lift it: %s resume %s -n %s (at %s)", p.name, r.Name, r.Namespace, stop.By)
+		fmt.Fprintln(p.out, wrapTo(p.width, hint, 0, 2))
 	}
 }
 
@@ -54,9 +64,12 @@ func (a *app) printFrame(r *readapi.Rollout) {
 const (
 	mostStageName = 16
 	barWidth      = 30
+	// leastBar and mostBar of a screen that is narrower or wider.
+	leastBar, mostBar = 8, 100
 )
 
-func (a *app) printStages(r *readapi.Rollout) {
+func (p printer) stages(r *readapi.Rollout) {
+	room := p.bars()
 	name := len("STAGE")
 	for i := range r.Stages {
 		name = max(name, min(mostStageName, len(r.Stages[i].Name)))
@@ -66,10 +79,10 @@ func (a *app) printStages(r *readapi.Rollout) {
 		for i, to := range [4]int{9, 6, 6, 7} {
 			line += padLeft(numbers[i], to)
 		}
-		fmt.Fprintln(a.Out, strings.TrimRight(line, " "))
+		fmt.Fprintln(p.out, strings.TrimRight(line, " "))
 	}
-	fmt.Fprint(a.Out, "\n  ")
-	row("STAGE", pad("CLUSTERS", barWidth), [4]string{"DONE", "FAIL", "OFFL", "FOR"})
+	fmt.Fprint(p.out, "\n  ")
+	row("STAGE", pad("CLUSTERS", room), [4]string{"DONE", "FAIL", "OFFL", "FOR"})
 	for i := range r.Stages {
 		s := &r.Stages[i]
 		members := membersOf(r, s.Name)
@@ -79,11 +92,16 @@ func (a *app) printStages(r *readapi.Rollout) {
 				offline++
 			}
 		}
-		fmt.Fprint(a.Out, a.mark(s.Phase), " ")
-		row(clip(s.Name, mostStageName), a.bar(members, barWidth), [4]string{
-			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed + s.Degraded), fmt.Sprint(offline), a.took(s, members),
+		fmt.Fprint(p.out, p.mark(s.Phase), " ")
+		row(clip(s.Name, mostStageName), p.bar(members, room), [4]string{
+			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed + s.Degraded), fmt.Sprint(offline), p.took(s, members),
 		})
 	}
+}
+
+// bars take what the columns beside them leave.
+func (p printer) bars() int {
+	return min(max(leastBar, p.width-(width-barWidth)), mostBar)
 }
 
 func membersOf(r *readapi.Rollout, stage string) []*readapi.Member {
@@ -98,28 +116,33 @@ func membersOf(r *readapi.Rollout, stage string) []*readapi.Member {
 
 // mark of a phase or state: shape as well as colour.
 func (a *app) mark(phase string) string {
-	switch phase {
-	case "Complete":
-		return a.paint(green, "✓")
-	case "Failed", "Degraded":
-		return a.paint(red, "✗")
-	case "Progressing", "Soaking":
-		return a.paint(yellow, "▶")
-	}
-	return " "
+	mark, color := markOf(phase)
+	return a.paint(color, mark)
 }
 
-// cell of a bar.
-type cell struct {
+func markOf(phase string) (string, paint) {
+	switch phase {
+	case "Complete":
+		return "✓", green
+	case "Failed", "Degraded":
+		return "✗", red
+	case "Progressing", "Soaking":
+		return "▶", yellow
+	}
+	return " ", ""
+}
+
+// share of a bar.
+type share struct {
 	char  string
 	color paint
 }
 
-// cells in the order in which a bar shows them.
-var cells = []cell{{"█", green}, {"▓", green}, {"▒", yellow}, {"✗", red}, {"?", yellow}, {"-", grey}, {"·", grey}}
+// shares in the order in which a bar shows them.
+var shares = []share{{"█", green}, {"▓", green}, {"▒", yellow}, {"✗", red}, {"?", yellow}, {"-", grey}, {"·", grey}}
 
-// cellOf a member: an index of cells.
-func cellOf(m *readapi.Member) int {
+// shareOf a member: an index of shares.
+func shareOf(m *readapi.Member) int {
 	switch m.State {
 	case "Complete":
 		return 0
@@ -145,14 +168,14 @@ func unheard(m *readapi.Member) bool {
 
 // bar of a stage: a character per cluster, or to scale where there are more clusters than room.
 func (a *app) bar(members []*readapi.Member, room int) string {
-	counts := make([]int, len(cells))
+	counts := make([]int, len(shares))
 	for _, m := range members {
-		counts[cellOf(m)]++
+		counts[shareOf(m)]++
 	}
 	var out strings.Builder
 	drawn := 0
 	for i, n := range toScale(counts, room) {
-		out.WriteString(a.paint(cells[i].color, strings.Repeat(cells[i].char, n)))
+		out.WriteString(a.paint(shares[i].color, strings.Repeat(shares[i].char, n)))
 		drawn += n
 	}
 	return out.String() + strings.Repeat(" ", max(0, room-drawn))
@@ -217,43 +240,46 @@ func (a *app) took(s *readapi.Stage, members []*readapi.Member) string {
 // mostMoving members that a frame lists.
 const mostMoving = 12
 
-func (a *app) printMoving(r *readapi.Rollout) {
-	var rows [][2]string // mark and text
-	name := 0
+// moving are the members that something is to be said about, at most so many.
+func (p printer) moving(r *readapi.Rollout, most int) {
 	var list []*readapi.Member
+	name := 0
 	for i := range r.Members {
 		m := &r.Members[i]
 		if done := m.State == "Complete" || m.State == "Ineligible"; done || m.State == "Pending" && !unheard(m) {
 			continue
 		}
 		list = append(list, m)
-		name = max(name, len(m.Name))
 	}
 	slices.SortStableFunc(list, func(a, b *readapi.Member) int { return cmp.Compare(urgency(a), urgency(b)) })
-	for i, m := range list {
-		if i == mostMoving {
-			rows = append(rows, [2]string{" ", fmt.Sprintf("and %d more", len(list)-mostMoving)})
-			break
+	shown := list[:min(len(list), most)]
+	for _, m := range shown {
+		name = max(name, len(m.Name))
+	}
+	if len(list) > 0 {
+		fmt.Fprintln(p.out)
+	}
+	for _, m := range shown {
+		fmt.Fprintln(p.out, p.movingLine(m, name))
+	}
+	if more := len(list) - len(shown); more > 0 {
+		fmt.Fprintf(p.out, "  and %d more\n", more)
+	}
+}
+
+func (p printer) movingLine(m *readapi.Member, name int) string {
+	mark, state, why := p.mark(m.State), m.State, whyOf(m)
+	if unheard(m) && m.State != "Failed" && m.State != "Degraded" {
+		mark, state = p.paint(yellow, "?"), "Unheard"
+		if m.HeardSeconds == nil {
+			why = "not heard since this agent began; " + why
+		} else {
+			why = fmt.Sprintf("not heard for %s; %s", age(seconds(*m.HeardSeconds)), why)
 		}
-		mark, state, why := a.mark(m.State), m.State, whyOf(m)
-		if unheard(m) && m.State != "Failed" && m.State != "Degraded" {
-			mark, state = a.paint(yellow, "?"), "Unheard"
-			if m.HeardSeconds == nil {
-				why = "not heard since this agent began; " + why
-			} else {
-				why = fmt.Sprintf("not heard for %s; %s", age(seconds(*m.HeardSeconds)), why)
-			}
-		}
-		front := pad(string(m.Name), name) + "  " + pad(state, longestWhat) + "  "
-		indent := len([]rune(front)) + 2
-		rows = append(rows, [2]string{mark, front + wrap(why, indent, indent)})
 	}
-	if len(rows) > 0 {
-		fmt.Fprintln(a.Out)
-	}
-	for _, row := range rows {
-		fmt.Fprintln(a.Out, row[0]+" "+row[1])
-	}
+	front := pad(string(m.Name), name) + "  " + pad(state, longestWhat) + "  "
+	indent := columns(front) + 2
+	return mark + " " + front + wrapTo(p.width, why, indent, indent)
 }
 
 // urgency of a member, lowest first: who is in trouble, at work, soaks, is not heard.

@@ -6,6 +6,8 @@
 //	flotilla watch web                 a rollout, line by line, until it is everywhere or halted
 //	flotilla explain web eu-3          why that member may or may not go now
 //	flotilla pause web --reason "..."  nobody starts anything new; resume lifts it
+//	flotilla lint                      what is wrong in a fleet repository, before it is pushed
+//	flotilla diff -f rollout.yaml --payload NEW --against OLD   what a change would do to every member
 //	flotilla plan -f rollout.yaml --members members/      what would happen, without a cluster
 //	flotilla render -f rollout.yaml --member eu-3 ...     what that member would run, without a cluster
 //

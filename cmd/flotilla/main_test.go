@@ -48,6 +48,7 @@ func TestScript(t *testing.T) {
 			"tell":    tell,
 			"agent":   agentCommand,
 			"members": writeMembers,
+			"kubeapi": startKubeAPI,
 		},
 	})
 }

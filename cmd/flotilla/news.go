@@ -72,7 +72,7 @@ func headline(r *readapi.Rollout) string {
 	}
 	out += "  " + r.Revision.Short()
 	if r.Subject != "" {
-		out += fmt.Sprintf(" %q", clip(r.Subject, 40))
+		out += fmt.Sprintf(" %q", clip(plain(r.Subject), 40))
 	}
 	return fmt.Sprintf("%s  plan %s  seen from %s", out, r.Plan.Short(), r.SeenFrom)
 }
@@ -112,7 +112,7 @@ const longestWhat = len("Progressing")
 func (f *follower) line(e entry) string {
 	at := e.at.In(f.now().Location()).Format(time.TimeOnly)
 	line := fmt.Sprintf("%s  %s  %s  %s  %s", f.paint(grey, at), pad(e.stage, f.widths.stage), pad(e.member, f.widths.name),
-		f.paint(colourOf(e.what), pad(e.what, longestWhat)), e.why)
+		f.paint(colourOf(e.what), pad(e.what, longestWhat)), plain(e.why))
 	return strings.TrimRight(line, " ")
 }
 

@@ -9,8 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
+	"unicode"
 
+	"github.com/charmbracelet/x/ansi"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 )
@@ -57,7 +58,7 @@ func table(w io.Writer, rows [][]string) {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], columns(cell))
 		}
 	}
 	for _, row := range rows {
@@ -69,31 +70,63 @@ func table(w io.Writer, rows [][]string) {
 	}
 }
 
+// fit the last column into what the others leave of the width.
+func fit(rows [][]string) {
+	used := 0
+	for column := range len(rows[0]) - 1 {
+		widest := 0
+		for _, row := range rows {
+			widest = max(widest, columns(row[column]))
+		}
+		used += widest + 2
+	}
+	const least = 12
+	for _, row := range rows {
+		last := len(row) - 1
+		row[last] = clip(row[last], max(least, width-used))
+	}
+}
+
+// columns that a text takes on a terminal.
+func columns(s string) int { return ansi.StringWidth(s) }
+
+// plain text: what somebody else wrote must not move a cursor here, nor paint.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
 // pad on the right, to so many columns.
 func pad(s string, to int) string {
-	return s + strings.Repeat(" ", max(0, to-utf8.RuneCountInString(s)))
+	return s + strings.Repeat(" ", max(0, to-columns(s)))
 }
 
 // padLeft on the left.
 func padLeft(s string, to int) string {
-	return strings.Repeat(" ", max(0, to-utf8.RuneCountInString(s))) + s
+	return strings.Repeat(" ", max(0, to-columns(s))) + s
 }
 
 // clip to so many columns; what is lost is shown by a dot.
 func clip(s string, to int) string {
-	runes := []rune(s)
-	if len(runes) <= to {
+	if columns(s) <= to {
 		return s
 	}
-	return string(runes[:max(0, to-1)]) + "…"
+	return ansi.Truncate(s, max(1, to), "…")
 }
 
 // wrap a sentence at words; the first line begins at column first, the others at indent.
-func wrap(s string, first, indent int) string {
+func wrap(s string, first, indent int) string { return wrapTo(width, s, first, indent) }
+
+// wrapTo another width.
+func wrapTo(width int, s string, first, indent int) string {
 	var out strings.Builder
 	column := first
-	for i, word := range strings.Fields(s) {
-		size := utf8.RuneCountInString(word)
+	for i, word := range strings.Fields(plain(s)) {
+		size := columns(word)
 		switch {
 		case i == 0:
 		case column+1+size > width:
@@ -121,7 +154,7 @@ const (
 
 // paint a text where the output is a terminal that wants it.
 func (a *app) paint(p paint, s string) string {
-	if !a.color || strings.TrimSpace(s) == "" {
+	if !a.color || p == "" || strings.TrimSpace(s) == "" {
 		return s
 	}
 	return "\x1b[" + string(p) + "m" + s + "\x1b[0m"

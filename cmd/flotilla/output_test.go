@@ -55,7 +55,7 @@ func TestWrapLosesNoWord(t *testing.T) {
 // TestBarsHideNothing: a bar has the room it was given, and whatever there is one of can be seen.
 func TestBarsHideNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		counts := rapid.SliceOfN(rapid.IntRange(0, 3000), len(cells), len(cells)).Draw(t, "counts")
+		counts := rapid.SliceOfN(rapid.IntRange(0, 3000), len(shares), len(shares)).Draw(t, "counts")
 		total, drawn := 0, 0
 		got := toScale(counts, barWidth)
 		for i, n := range got {
@@ -120,7 +120,7 @@ func TestLinksNoAgent(t *testing.T) {
 		t.Skip("no build information")
 	}
 	for _, dep := range info.Deps {
-		for _, heavy := range []string{"github.com/libp2p/", "go.etcd.io/", "sigs.k8s.io/controller-runtime", "github.com/fluxcd/", "github.com/go-git/", "k8s.io/kubectl"} {
+		for _, heavy := range []string{"github.com/libp2p/", "go.etcd.io/", "sigs.k8s.io/controller-runtime", "github.com/fluxcd/pkg/ssa", "github.com/fluxcd/cli-utils", "github.com/go-git/", "k8s.io/kubectl"} {
 			if strings.HasPrefix(dep.Path, heavy) {
 				t.Errorf("links %s", dep.Path)
 			}

@@ -36,6 +36,7 @@ The stop is an annotation on that member's copy of the rollout; resume lifts it 
 			}
 			return a.runPause(c.Context(), names[0], reason)
 		},
+		ValidArgsFunction: a.completeRollouts(1),
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for everybody who wonders")
 	return c
@@ -50,6 +51,8 @@ it says who, and ends with exit code 1: only they can lift theirs.`,
 		Example: `  flotilla resume web -n apps`,
 		Args:    args(1, 1, "the name of one rollout"),
 		RunE:    func(c *cobra.Command, names []string) error { return a.runResume(c.Context(), names[0]) },
+
+		ValidArgsFunction: a.completeRollouts(1),
 	}
 }
 
@@ -60,7 +63,7 @@ func (a *app) runPause(ctx context.Context, name, reason string) error {
 	if err != nil {
 		return err
 	}
-	held, paused, err := pausedHere(ctx, rollouts, full)
+	held, paused, err := a.pausedHere(ctx, rollouts, full)
 	switch {
 	case err != nil:
 		return err
@@ -83,7 +86,7 @@ func (a *app) runResume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, paused, err := pausedHere(ctx, rollouts, full)
+	_, paused, err := a.pausedHere(ctx, rollouts, full)
 	if err != nil {
 		return err
 	}
@@ -118,8 +121,8 @@ func (a *app) rolloutsHere(name string) (dynamic.ResourceInterface, fleet.Rollou
 	return client.Resource(resource("fleetrollouts")).Namespace(ns), fleet.RolloutName{Namespace: ns, Name: name}, nil
 }
 
-func pausedHere(ctx context.Context, rollouts dynamic.ResourceInterface, name fleet.RolloutName) (reason string, paused bool, err error) {
-	found, err := getRollout(ctx, rollouts, name.Namespace, name.Name)
+func (a *app) pausedHere(ctx context.Context, rollouts dynamic.ResourceInterface, name fleet.RolloutName) (reason string, paused bool, err error) {
+	found, err := a.getRollout(ctx, rollouts, name.Namespace, name.Name)
 	if err != nil {
 		return "", false, err
 	}

@@ -20,6 +20,7 @@ import (
 type plan struct {
 	files   []string
 	members string
+	inputs  preview.Inputs
 	output  output
 }
 
@@ -32,6 +33,9 @@ func (a *app) planCommand() *cobra.Command {
 refused. With --members it needs no cluster: a folder or a file of FleetMembers, such as members/ of
 the fleet repository. Without, the members are those that your cluster knows.
 
+With --payload it says how many variants of it there are, and who gets which; 'flotilla render --all'
+prints them.
+
 Who goes first within a stage is drawn by lot when the rollout is sealed. Ends with exit code 1 where
 the rollout would be refused.`,
 		Example: `  flotilla plan -f rollouts/web.yaml --members members/
@@ -40,8 +44,9 @@ the rollout would be refused.`,
 		Args: args(0, 0, "no names: give files with -f"),
 		RunE: func(c *cobra.Command, _ []string) error { return a.runPlan(c.Context(), o) },
 	}
-	c.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "file or folder with the rollout, - for standard input (may be repeated)")
-	c.Flags().StringVar(&o.members, "members", "", "file or folder with the FleetMembers; the cluster's where left out")
+	c.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`file` or folder with the rollout, - for standard input (may be repeated)")
+	c.Flags().StringVar(&o.members, "members", "", "`file` or folder with the FleetMembers; the cluster's where left out")
+	inputFlags(c, &o.inputs)
 	c.Flags().StringVarP((*string)(&o.output), "output", "o", "", "json or yaml")
 	return c
 }
@@ -58,6 +63,9 @@ func (a *app) runPlan(ctx context.Context, o plan) error {
 	if err != nil {
 		return err
 	}
+	if o.inputs.Payload != "" && len(rollouts) != 1 {
+		return usage("--payload is that of one rollout; these are %d", len(rollouts))
+	}
 	var plans []preview.Plan
 	var refused []error
 	for i := range rollouts {
@@ -67,12 +75,27 @@ func (a *app) runPlan(ctx context.Context, o plan) error {
 			refused = append(refused, &preview.Fault{Where: r.Where, Err: err})
 			continue
 		}
+		if o.inputs.Payload != "" {
+			if err := a.renderPlan(&p, r, roster, o.inputs); err != nil {
+				refused = append(refused, err)
+			}
+		}
 		plans = append(plans, p)
 	}
 	if err := a.printPlans(plans, o.output); err != nil {
 		return err
 	}
 	return errors.Join(refused...)
+}
+
+// renderPlan adds the variants of the payload to a plan.
+func (a *app) renderPlan(p *preview.Plan, r *preview.Rollout, roster []fleet.Member, in preview.Inputs) error {
+	payload, err := a.payload(r, in)
+	if err != nil {
+		return err
+	}
+	defer payload.Close() //nolint:errcheck // read only
+	return p.Render(payload, roster)
 }
 
 // readRollouts from files; members that lie in them are returned as well.
@@ -187,6 +210,7 @@ func (a *app) printPlan(p *preview.Plan) {
 	fmt.Fprintln(a.Out, "  "+wrap(fmt.Sprintf("at best %s; at most %s at work at once; a release that fails everywhere reaches %d",
 		plainDuration(seconds(p.BestSeconds)), plural(p.AtOnce, "cluster"), p.FailsAt), 2, 2))
 	a.printOut(p)
+	a.printManifests(p.Manifests)
 	for _, w := range p.Warnings {
 		fmt.Fprintf(a.Out, "%s %s\n", a.paint(yellow, "!"), wrap(w, 2, 2))
 	}
@@ -236,5 +260,20 @@ func (a *app) printOut(p *preview.Plan) {
 		}
 		front := fmt.Sprintf("    %s  ", padLeft(fmt.Sprint(r.Clusters), 4))
 		fmt.Fprintf(a.Out, "%s%s\n", front, wrap(r.Because, len(front), len(front)))
+	}
+}
+
+func (a *app) printManifests(manifests []preview.Manifest) {
+	if len(manifests) == 0 {
+		return
+	}
+	fmt.Fprintf(a.Out, "  %s:\n", plural(len(manifests), "variant"))
+	for _, m := range manifests {
+		front := fmt.Sprintf("    %s  ", padLeft(plural(m.Objects, "object"), 12))
+		names := make([]string, len(m.Members))
+		for i, n := range m.Members {
+			names[i] = string(n)
+		}
+		fmt.Fprintf(a.Out, "%s%s\n", front, wrap(strings.Join(names, " "), len(front), len(front)))
 	}
 }

@@ -36,6 +36,8 @@ func (a *app) versionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this command, and of the agent if there is one",
+		Long: `Print the version of this command and, where the cluster of your kubeconfig has an agent that answers,
+of that agent and of its Kubernetes.`,
 		Example: `  flotilla version
   flotilla version --client -o json`,
 		Args: args(0, 0, "no names"),

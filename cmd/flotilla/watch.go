@@ -19,6 +19,7 @@ import (
 type watch struct {
 	name     string
 	follow   bool
+	plain    bool
 	timeout  time.Duration
 	revision string
 }
@@ -28,11 +29,13 @@ func (a *app) watchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "watch NAME",
 		Short: "Follow a rollout until it is everywhere or halted",
-		Long: `Follow a rollout, a line per change: time, stage, member, what it signed, and a sentence.
+		Long: `Follow a rollout: in a terminal as a live view with keys (? tells them), elsewhere or with --plain a
+line per change: time, stage, member, what it signed, and a sentence.
 
 Ends with exit code 0 when the rollout is complete, and with 1 when it is halted: a stage has more
 failures than it tolerates and nobody else is at work. A cluster that failed may retry; that it
-succeeds then is not waited for. A rollout that is paused is waited for.`,
+succeeds then is not waited for. A rollout that is paused is waited for, unless --timeout is over
+before (124). Who leaves before the end leaves with 130, so that what a script does next is not done.`,
 		Example: `  flotilla watch web -n apps
   flotilla watch web -n apps --timeout 30m
 
@@ -46,9 +49,11 @@ succeeds then is not waited for. A rollout that is paused is waited for.`,
 			o.name = names[0]
 			return a.runWatch(c.Context(), o)
 		},
+		ValidArgsFunction: a.completeRollouts(1),
 	}
 	c.Flags().BoolVarP(&o.follow, "watch", "w", true, "follow it; false prints how it stands now")
-	c.Flags().DurationVar(&o.timeout, "timeout", 0, "give up after so long, with exit code 1; 0 never does")
+	c.Flags().BoolVar(&o.plain, "plain", false, "print lines in a terminal too")
+	c.Flags().DurationVar(&o.timeout, "timeout", 0, "give up after so long, with exit code 124; 0 never does")
 	c.Flags().StringVar(&o.revision, "revision", "", "wait for the commit with this hash, or the first digits of it")
 	return c
 }
@@ -60,7 +65,7 @@ func (a *app) runWatch(ctx context.Context, o watch) error {
 	}
 	name := fleet.RolloutName{Namespace: ns, Name: o.name}
 	if !o.follow {
-		return a.runFrame(ctx, name)
+		return a.runFrame(ctx, o.name)
 	}
 	if o.timeout < 0 {
 		return usage("--timeout %s: a length of time, such as 30m", o.timeout)
@@ -71,9 +76,13 @@ func (a *app) runWatch(ctx context.Context, o watch) error {
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	err = f.follow(ctx)
+	if a.isTerminal() && !o.plain {
+		err = f.live(ctx)
+	} else {
+		err = f.follow(ctx)
+	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		return fmt.Errorf("%s is not complete after %s; %s", name, plainDuration(o.timeout), f.last)
+		return exit{code: exitTimeout, err: fmt.Errorf("%s is not complete after %s; %s", name, plainDuration(o.timeout), f.last)}
 	}
 	return err
 }
@@ -89,64 +98,21 @@ type follower struct {
 	phases map[string]string  // of the stages
 	ready  readapi.Condition  // as printed last
 	last   string             // sentence about how it stands
-	again  bool               // something was seen: an agent that goes away comes back
 	widths struct{ stage, name int }
 }
 
-// Patience with an agent that goes away in the middle: it may be starting again.
-const (
-	reconnectEvery = time.Second
-	reconnectLimit = 2 * time.Minute
-)
-
 // follow until the rollout is complete (nil), halted, or the context ends.
 func (f *follower) follow(ctx context.Context) error {
-	var since time.Time
-	for {
-		seen := false
-		var end ended
-		err := f.connect(ctx, func() { seen = true })
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case !f.again, fleet.KindOf(err) != fleet.Retryable, errors.As(err, &end), errors.Is(err, readapi.ErrGone):
-			return err
-		case seen || since.IsZero():
-			since = time.Now()
-			fmt.Fprintf(f.ErrOut, "interrupted (%v); trying again\n", err)
-		case time.Since(since) > reconnectLimit:
-			return err
-		}
-		timer := time.NewTimer(reconnectEvery)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
-		case <-timer.C:
-		}
-	}
-}
-
-// connect finds the agent anew each time: after a start it has another address.
-func (f *follower) connect(ctx context.Context, seen func()) error {
-	agent, err := f.agent(ctx)
-	if err != nil {
-		return err
-	}
-	return agent.Watch(ctx, f.name, func(r readapi.Rollout) (bool, error) {
-		seen()
-		f.again = true
-		for _, line := range f.news(&r) {
-			fmt.Fprintln(f.Out, line)
-		}
-		return f.over(&r)
+	return f.app.follow(ctx, f.name, stream{
+		seen: func(r *readapi.Rollout) (bool, error) {
+			for _, line := range f.news(r) {
+				fmt.Fprintln(f.Out, line)
+			}
+			return f.over(r)
+		},
+		interrupted: f.interrupted,
 	})
 }
-
-// ended is a rollout's own end: what is seen of it may be seen again, and says the same.
-type ended struct{ error }
 
 // over says whether there is anything left to wait for.
 func (f *follower) over(r *readapi.Rollout) (bool, error) {
@@ -164,9 +130,9 @@ func (f *follower) over(r *readapi.Rollout) (bool, error) {
 	case c.Status == "True":
 		return true, nil
 	case c.Reason == v1alpha1.ReasonHalted:
-		return true, ended{fmt.Errorf("%s halted: %s", f.name, c.Message)}
+		return true, fmt.Errorf("%s halted: %s", f.name, c.Message)
 	case stalled.Status == "True" && r.Plan.IsZero():
-		return true, ended{fmt.Errorf("%s cannot begin (%s): %s", f.name, stalled.Reason, stalled.Message)}
+		return true, fmt.Errorf("%s cannot begin (%s): %s", f.name, stalled.Reason, stalled.Message)
 	}
 	return false, nil
 }

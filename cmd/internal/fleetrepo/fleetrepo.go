@@ -145,14 +145,12 @@ func (c *Content) readRollouts(files fs.FS, folder, namespace string) {
 
 func checkRollout(r *v1alpha1.FleetRollout, name fleet.RolloutName, namespace string) error {
 	switch {
-	case r.Name == "" || len(r.Name) > 63:
-		return fmt.Errorf("metadata.name: %q: 1 to 63 characters", r.Name)
 	case name.Namespace == "":
 		return fmt.Errorf("metadata.namespace: required; the payload and its service account live there")
 	case namespace != "" && name.Namespace != namespace:
 		return fmt.Errorf("metadata.namespace: %q, but the folder is tenants/%s", name.Namespace, namespace)
 	}
-	return r.Spec.Validate()
+	return r.Validate()
 }
 
 // each document of each YAML file below the folder, in order of path.
@@ -220,7 +218,14 @@ func decode(doc []byte, kind string, into any) error {
 	if head.APIVersion != v1alpha1.GroupVersion.String() || head.Kind != kind {
 		return fmt.Errorf("%s %s where %s %s is expected", head.APIVersion, head.Kind, v1alpha1.GroupVersion, kind)
 	}
-	return yaml.UnmarshalStrict(doc, into)
+	if err := yaml.UnmarshalStrict(doc, into); err != nil {
+		return err
+	}
+	raw, err := yaml.YAMLToJSON(doc)
+	if err != nil {
+		return err
+	}
+	return v1alpha1.CheckWritten(raw)
 }
 
 func isYAML(file string) bool {

@@ -37,6 +37,17 @@ type Manifests struct {
 type Rollout struct {
 	Where
 	v1alpha1.FleetRollout
+
+	written document
+}
+
+// At is where the field stands that a sentence speaks of first; where it speaks of none, where the rollout begins.
+func (r *Rollout) At(sentence string) Where {
+	path := pathInside.FindString(sentence)
+	if path == "" || r.written.node == nil {
+		return r.Where
+	}
+	return r.written.at(r.written.find(path))
 }
 
 // Member and where it begins.
@@ -164,10 +175,10 @@ func (m *Manifests) object(d document) []error {
 	case head.APIVersion != v1alpha1.GroupVersion.String():
 		return []error{d.fault(d.node, "apiVersion: %s is not known here; this version knows %s", head.APIVersion, v1alpha1.GroupVersion)}
 	case head.Kind == "FleetRollout":
-		r := Rollout{Where: d.at(d.node)}
+		r := Rollout{Where: d.at(d.node), written: d}
 		faults := d.decode(&r.FleetRollout)
 		if len(faults) == 0 {
-			faults = d.check(checkRollout(&r.FleetRollout))
+			faults = d.problems(r.Problems())
 		}
 		m.Rollouts = append(m.Rollouts, r)
 		return faults
@@ -175,7 +186,7 @@ func (m *Manifests) object(d document) []error {
 		member := Member{Where: d.at(d.node)}
 		faults := d.decode(&member.FleetMember)
 		if len(faults) == 0 {
-			faults = d.check(member.Validate())
+			faults = d.problems(member.Problems())
 		}
 		m.Members = append(m.Members, member)
 		return faults
@@ -194,11 +205,4 @@ func (m *Manifests) items(d document, items []json.RawMessage) []error {
 		faults = append(faults, m.object(document{where: d.where, json: item, node: nodes.Content[i]})...)
 	}
 	return faults
-}
-
-func checkRollout(r *v1alpha1.FleetRollout) error {
-	if r.Name == "" || len(r.Name) > 63 {
-		return fmt.Errorf("metadata.name: %q: 1 to 63 characters", r.Name)
-	}
-	return r.Spec.Validate()
 }

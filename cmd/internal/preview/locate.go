@@ -13,6 +13,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
 // durationSentence is the CRD's own.
@@ -50,6 +52,10 @@ func (d *document) decode(into any) []error {
 		}
 		faults = append(faults, d.fault(d.find(field.FieldPath()), "%s: %s", field.FieldPath(), what))
 	}
+	var written v1alpha1.FieldError
+	if err := v1alpha1.CheckWritten(d.json); errors.As(err, &written) {
+		faults = append(faults, d.fault(d.find(written.Field), "%w", err))
+	}
 	slices.SortStableFunc(faults, func(a, b *Fault) int { return cmp.Compare(a.Line, b.Line) })
 	out := make([]error, len(faults))
 	for i, f := range faults {
@@ -59,9 +65,9 @@ func (d *document) decode(into any) []error {
 }
 
 var (
-	typeError   = regexp.MustCompile(`^json: cannot unmarshal (.+) into Go struct field \w+\.(\S+) of type (\S+)$`)
-	quoted      = regexp.MustCompile(`"([^"]*)"`)
-	pathAtFront = regexp.MustCompile(`^(?:spec|metadata)(?:\.\w+|\[\d+\])+`)
+	typeError  = regexp.MustCompile(`^json: cannot unmarshal (.+) into Go struct field \w+\.(\S+) of type (\S+)$`)
+	quoted     = regexp.MustCompile(`"([^"]*)"`)
+	pathInside = regexp.MustCompile(`\b(?:spec|metadata)(?:\.\w+|\[[\w.-]+\])+`)
 )
 
 // mismatch says where a value of the wrong type is. The decoder knows the field, or only the value.
@@ -98,12 +104,13 @@ func plain(goType string) string {
 	return "a " + goType
 }
 
-// check wraps a sentence that begins with the path of a field.
-func (d *document) check(err error) []error {
-	if err == nil {
-		return nil
+// problems of the object, each at its field.
+func (d *document) problems(found []v1alpha1.FieldError) []error {
+	var out []error
+	for _, p := range found {
+		out = append(out, d.fault(d.find(p.Field), "%w", p))
 	}
-	return []error{d.fault(d.find(pathAtFront.FindString(err.Error())), "%w", err)}
+	return out
 }
 
 // find the node of a path such as spec.strategy.stages[0].name, or the nearest one above it that is
@@ -120,7 +127,7 @@ func (d *document) find(path string) *yaml.Node {
 	return node
 }
 
-// steps of a path: keys and, in digits, indexes.
+// steps of a path: keys and, in digits or by the name of an item, indexes.
 func steps(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' })
 }
@@ -134,6 +141,11 @@ func descend(n *yaml.Node, step string) *yaml.Node {
 			return n.Content[i]
 		}
 		return nil
+	}
+	for _, item := range n.Content {
+		if name := child(item, "name"); name != nil && name.Value == step {
+			return item
+		}
 	}
 	for _, item := range n.Content {
 		if found := child(item, step); found != nil {

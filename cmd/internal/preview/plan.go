@@ -14,6 +14,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/selection"
 	"github.com/flotilla-dev/flotilla/sequencer"
+	"github.com/flotilla-dev/flotilla/specialize"
 )
 
 // Plan of a rollout that nobody has sealed yet.
@@ -32,8 +33,27 @@ type Plan struct {
 	// reaches which fails everywhere.
 	AtOnce  int `json:"atOnce"`
 	FailsAt int `json:"failsAt"`
+	// Manifests that the members get, where the payload was rendered.
+	Manifests []Manifest `json:"manifests,omitempty"`
 	// Warnings refuse nothing.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Manifest that members get, all of them the same.
+type Manifest struct {
+	Digest  string       `json:"digest"`
+	Objects int          `json:"objects"`
+	Members []fleet.Name `json:"members"`
+}
+
+// Render adds the manifests of a payload to the plan.
+func (p *Plan) Render(payload *Payload, roster []fleet.Member) error {
+	variants, err := Variants(payload, roster)
+	for i := range variants {
+		v := &variants[i]
+		p.Manifests = append(p.Manifests, Manifest{Digest: v.Digest.String(), Objects: len(v.Objects), Members: v.Members})
+	}
+	return err
 }
 
 // Reason why members are out.
@@ -63,8 +83,23 @@ const deals = 32
 
 // Of a rollout and a roster. The error is the sentence with which the agents would refuse it.
 func Of(name fleet.RolloutName, spec v1alpha1.FleetRolloutSpec, roster []fleet.Member) (Plan, error) {
+	return of(name, spec, roster, deals)
+}
+
+// dealsFor whoever asks for refusals and warnings alone: where no stage is written with a size, lots change neither.
+func dealsFor(spec *v1alpha1.FleetRolloutSpec) int {
+	if s := spec.Strategy; s != nil && slices.ContainsFunc(s.Stages, func(s v1alpha1.Stage) bool { return s.Size != nil }) {
+		return deals
+	}
+	return 1
+}
+
+func of(name fleet.RolloutName, spec v1alpha1.FleetRolloutSpec, roster []fleet.Member, deals int) (Plan, error) {
 	if err := spec.Validate(); err != nil {
 		return Plan{}, &fleet.Error{Kind: fleet.Terminal, Reason: v1alpha1.ReasonInvalid, Err: fmt.Errorf("%s: %w", name, err)}
+	}
+	if err := specialize.Check(spec.Specialize); err != nil {
+		return Plan{}, fmt.Errorf("%s: %w", name, err)
 	}
 	chosen, err := selection.Select(spec.Targets, roster)
 	if err != nil {
@@ -87,7 +122,7 @@ func Of(name fleet.RolloutName, spec v1alpha1.FleetRolloutSpec, roster []fleet.M
 	}
 	out := Plan{
 		Namespace: name.Namespace, Name: name.Name, Members: len(chosen.Members), Fleet: len(roster),
-		Out: reasons(chosen.Verdicts), Stages: stagesOf(dealt), Warnings: warnings(dealt),
+		Out: reasons(chosen.Verdicts), Stages: stagesOf(dealt), Warnings: append(warnings(dealt), specialize.Unmatched(spec.Specialize, roster)...),
 	}
 	out.bounds(dealt[0].Stages)
 	return out, nil

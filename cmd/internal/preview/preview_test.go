@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -108,11 +109,13 @@ func TestParseSaysWhere(t *testing.T) {
 		"no kind":                      {"metadata: {name: x}\n", "f.yaml:1: apiVersion and kind are needed"},
 		"another version":              {strings.Replace(good, "v1alpha1", "v9", 1), "f.yaml:1: apiVersion: fleet.flotilla.dev/v9 is not known here; this version knows fleet.flotilla.dev/v1alpha1"},
 		"another kind of ours":         {strings.Replace(good, "kind: FleetRollout", "kind: FleetWave", 1), "f.yaml:1: kind: fleet.flotilla.dev/v1alpha1 has no kind FleetWave; there are FleetRollout and FleetMember"},
-		"no name":                      {strings.Replace(good, "name: web, ", "", 1), `f.yaml:3: metadata.name: "": 1 to 63 characters`},
+		"no name":                      {strings.Replace(good, "name: web, ", "", 1), "f.yaml:3: metadata.name: required"},
 		"no targets":                   {strings.Replace(good, `names: ["*"]`, "{}", 1), "f.yaml:7: spec.targets: say which members"},
-		"a URL of another scheme":      {strings.Replace(good, "https:", "ssh:", 1), `f.yaml:6: spec.source.git.url: "ssh://git.example/web" is not an http or https URL`},
+		"a URL of another scheme":      {strings.Replace(good, "https:", "ftp:", 1), `f.yaml:6: spec.source.git.url: "ftp://git.example/web": an https, http or ssh URL`},
 		"a selector that is none":      {good + "  strategy:\n    stages:\n    - name: a\n      matchExpressions:\n      - {key: a, operator: Is}\n", "f.yaml:11: spec.strategy.stages[0]: "},
-		"a member's ID of another key": {strings.Replace(memberYAML("eu-1", ""), "12D3", "Qm12", 1), ""},
+		"a member's ID of another key": {strings.Replace(memberYAML("eu-1", ""), "12D3", "Qm12", 1), "f.yaml:6: spec.peerID: "},
+		"an empty text":                {good + "  delivery: {serviceAccountName: ''}\n", "f.yaml:9: spec.delivery.serviceAccountName: empty; leave it out, or give it a value"},
+		"a field of specialize":        {good + "  specialize:\n    helm:\n      hooks: Run\n", `f.yaml:11: spec.specialize.helm.hooks: "Run": one of Order, Refuse, Ignore`},
 		"a member's name":              {memberYAML("EU_1", ""), `f.yaml:4: metadata.name: "EU_1": a DNS label`},
 		"in a list":                    {"apiVersion: v1\nkind: List\nitems:\n- apiVersion: fleet.flotilla.dev/v1alpha1\n  kind: FleetMember\n  metadata: {name: a}\n  spec:\n    zon: eu\n", "f.yaml:8: spec.zon: unknown field"},
 	} {
@@ -154,7 +157,7 @@ func TestRoster(t *testing.T) {
 	for name, test := range map[string]struct{ body, want string }{
 		"two of one name": {one + "---\n" + strings.Replace(two, "eu-2", "eu-1", 1), "m.yaml:8: FleetMember eu-1: name eu-1 is in m.yaml:1 too"},
 		"two of one key":  {one + "---\n" + strings.Replace(one, "eu-1", "eu-2", 1), "m.yaml:8: FleetMember eu-2: peerID " + string(idOf("eu-1")) + " is in m.yaml:1 too"},
-		"no ed25519 key":  {strings.Replace(one, "12D3", "Qm12", 1), "m.yaml:1: FleetMember eu-1: spec.peerID: "},
+		"no ed25519 key":  {strings.Replace(one, string(idOf("eu-1")), "12D3KooW"+strings.Repeat("z", 44), 1), "m.yaml:1: FleetMember eu-1: spec.peerID: "},
 	} {
 		m, err := Parse("m.yaml", []byte(test.body))
 		if err != nil {
@@ -278,12 +281,17 @@ func TestOfSaysWhoIsOut(t *testing.T) {
 func TestOfRefuses(t *testing.T) {
 	for about, test := range map[string]struct{ strategy, want string }{
 		"an empty stage": {"  strategy:\n    stages:\n    - {name: us, matchLabels: {region: us}}\n", "no target is left for it"},
-		"no concurrency": {"  strategy:\n    maxConcurrency: 0\n", "at least 1"},
 	} {
 		_, err := Of(name, rolloutOf(t, test.strategy).Spec, rosterOf(t, "eu-1"))
 		if err == nil || fleet.KindOf(err) != fleet.Terminal || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "apps/web") {
 			t.Errorf("%s: %v", about, err)
 		}
+	}
+	none := intstr.FromInt32(0)
+	unchecked := rolloutOf(t, "")
+	unchecked.Spec.Strategy = &v1alpha1.Strategy{Pacing: v1alpha1.Pacing{MaxConcurrency: &none}}
+	if _, err := Of(name, unchecked.Spec, rosterOf(t, "eu-1")); err == nil || !strings.Contains(err.Error(), "at least 1") {
+		t.Errorf("no concurrency: %v", err)
 	}
 	if _, err := Of(name, rolloutOf(t, "").Spec, nil); err == nil {
 		t.Error("a fleet of nobody")
@@ -321,27 +329,41 @@ func TestRender(t *testing.T) {
 	rollout, roster := rolloutOf(t, ""), rosterOf(t, "eu-1", "us-1")
 	rollout.Spec.Source.Path = "./${LABEL_region}"
 	rollout.Spec.Targets.Exclude = &v1alpha1.ClusterSelector{Names: []string{"us-1"}}
-	r, err := Render(rollout, roster, "eu-1", payload)
-	if err != nil || !strings.Contains(string(r.YAML), "at: eu") || r.Objects != 1 || r.Path != "eu" || !r.Targeted || r.Digest.IsZero() {
+	render := func(member fleet.Name, folder string) (Rendered, string, error) {
+		t.Helper()
+		p, err := Open(rollout, Inputs{Payload: folder})
+		if err != nil {
+			return Rendered{}, "", err
+		}
+		defer p.Close()
+		r, err := Render(p, roster, member)
+		if err != nil {
+			return r, "", err
+		}
+		body, err := r.YAML()
+		return r, string(body), err
+	}
+	r, body, err := render("eu-1", payload)
+	if err != nil || !strings.Contains(body, "at: eu") || len(r.Objects) != 1 || r.Path != "eu" || !r.Targeted || r.Digest.IsZero() {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err = Render(rollout, roster, "us-1", payload); err == nil || !strings.Contains(err.Error(), "apps/web for us-1: ") || !strings.Contains(err.Error(), "eu") {
+	if _, _, err = render("us-1", payload); err == nil || !strings.Contains(err.Error(), "apps/web for us-1: ") || !strings.Contains(err.Error(), "eu") {
 		t.Errorf("no folder for it: %v", err)
 	}
 	rollout.Spec.Source.Path = "./eu"
-	if r, err = Render(rollout, roster, "us-1", payload); err != nil || r.Targeted || !strings.Contains(r.Because, "excluded") {
+	if r, _, err = render("us-1", payload); err != nil || r.Targeted || !strings.Contains(r.Because, "excluded") {
 		t.Errorf("not targeted: %+v, %v", r, err)
 	}
-	if _, err = Render(rollout, roster, "ap-1", payload); err == nil || !strings.Contains(err.Error(), `"ap-1" is not a member (members: eu-1, us-1)`) {
+	if _, _, err = render("ap-1", payload); err == nil || !strings.Contains(err.Error(), `"ap-1" is not a member (members: eu-1, us-1)`) {
 		t.Errorf("no member: %v", err)
 	}
-	if _, err = Render(rollout, roster, "eu-1", filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "payload: ") {
+	if _, _, err = render("eu-1", filepath.Join(dir, "none")); err == nil || !strings.Contains(err.Error(), "payload: ") {
 		t.Errorf("no payload: %v", err)
 	}
 	if err := os.Symlink(filepath.Join("..", "..", "secret.yaml"), filepath.Join(payload, "eu", "link.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Render(rollout, roster, "eu-1", payload); err == nil || strings.Contains(string(r.YAML), "outside") {
-		t.Errorf("a link out of the payload was followed: %s, %v", r.YAML, err)
+	if _, body, err = render("eu-1", payload); err == nil || strings.Contains(body, "outside") {
+		t.Errorf("a link out of the payload was followed: %s, %v", body, err)
 	}
 }

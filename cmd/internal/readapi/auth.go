@@ -195,7 +195,7 @@ func (d *Delegated) authorize(ctx context.Context, user *authenticationv1.UserIn
 	spec := authorizationv1.SubjectAccessReviewSpec{
 		User: user.Username, Groups: user.Groups, UID: user.UID, Extra: map[string]authorizationv1.ExtraValue{},
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Verb: need.Verb, Group: v1alpha1.GroupVersion.Group, Version: v1alpha1.GroupVersion.Version, Resource: need.Resource, Namespace: need.Namespace, Name: need.Name,
+			Verb: need.Verb, Group: need.group(), Version: need.version(), Resource: need.Resource, Namespace: need.Namespace, Name: need.Name,
 		},
 	}
 	for k, v := range user.Extra {
@@ -248,9 +248,31 @@ func (d *Delegated) now() time.Time {
 	return time.Now()
 }
 
+// group as the API server has it.
+func (a Access) group() string {
+	switch a.Group {
+	case "":
+		return v1alpha1.GroupVersion.Group
+	case CoreGroup:
+		return ""
+	}
+	return a.Group
+}
+
+// version of our own group; of others whichever is served.
+func (a Access) version() string {
+	if a.Group == "" {
+		return v1alpha1.GroupVersion.Version
+	}
+	return "*"
+}
+
 // String is the access in words.
 func (a Access) String() string {
-	out := a.Verb + " " + a.Resource + "." + v1alpha1.GroupVersion.Group
+	out := a.Verb + " " + a.Resource
+	if group := a.group(); group != "" {
+		out += "." + group
+	}
 	if a.Name != "" {
 		out += " " + a.Name
 	}

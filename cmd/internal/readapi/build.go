@@ -95,9 +95,17 @@ func (v *picture) member(m fleet.Member) Member {
 		HeardSeconds: v.heard(m.ID), Self: m.ID == v.Self.ID,
 	}
 	for _, f := range v.history(m.ID) {
-		out.Facts = append(out.Facts, Fact{Kind: f.Kind.String(), Time: when(f.Time), Detail: f.Detail})
+		out.Facts = append(out.Facts, Fact{Kind: f.Kind.String(), Time: when(f.Time), Detail: detailOf(f, v.Plan.Release.Revision)})
 	}
 	return out
+}
+
+// detailOf a fact, for people. Where it only names the revision, which is the plan's, it says nothing.
+func detailOf(f fleet.Fact, revision fleet.Revision) string {
+	if f.Detail == string(revision) {
+		return ""
+	}
+	return f.Detail
 }
 
 // heard says how long ago, to the tenth of a second; a member always hears itself.

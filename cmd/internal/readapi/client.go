@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -151,6 +152,25 @@ func (c *Client) Explain(ctx context.Context, name fleet.RolloutName, member fle
 	return get[Explanation](ctx, c, pathOf(name)+"/explain", query)
 }
 
+// Events is one page of what was signed about a rollout.
+func (c *Client) Events(ctx context.Context, name fleet.RolloutName, q EventQuery) (Events, error) {
+	return get[Events](ctx, c, pathOf(name)+"/events", q.values())
+}
+
+// Releases of a rollout that the agent knows of, newest first.
+func (c *Client) Releases(ctx context.Context, name fleet.RolloutName) (Releases, error) {
+	return get[Releases](ctx, c, pathOf(name)+"/releases", nil)
+}
+
+// Objects is one page of what a rollout has in the agent's own cluster; from is the Continue of the page before.
+func (c *Client) Objects(ctx context.Context, name fleet.RolloutName, from string) (Objects, error) {
+	query := url.Values{}
+	if from != "" {
+		query.Set("continue", from)
+	}
+	return get[Objects](ctx, c, pathOf(name)+"/objects", query)
+}
+
 func pathOf(name fleet.RolloutName) string {
 	return "/rollouts/" + url.PathEscape(name.Namespace) + "/" + url.PathEscape(name.Name)
 }
@@ -202,8 +222,18 @@ func unreachable(host string, err error) error {
 		out.Hint = "it may be starting again, or somebody else is at its address"
 	default:
 		out.Hint = "is it running, and is its address reachable from here? It is the one in ConfigMap " + EndpointNamespace + "/" + EndpointConfigMap
+		out.Hint += forwarding(host)
 	}
 	return out
+}
+
+// forwarding makes a loopback address reachable that is inside of a pod: the same port, forwarded.
+func forwarding(host string) string {
+	name, port, err := net.SplitHostPort(host)
+	if ip := net.ParseIP(name); err != nil || ip == nil || !ip.IsLoopback() {
+		return ""
+	}
+	return fmt.Sprintf("; where the agent runs in a pod: kubectl -n %s port-forward deploy/flotilla-agent %s", EndpointNamespace, port)
 }
 
 func refused(host string, response *http.Response) error {
@@ -211,6 +241,12 @@ func refused(host string, response *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	if err != nil || json.Unmarshal(body, &problem.Problem) != nil || problem.Problem.Error == "" {
 		problem.Problem = Problem{Error: response.Status}
+	}
+	if problem.Problem.Error == nothingHere {
+		problem.Problem = Problem{
+			Error: "it does not know " + response.Request.URL.Path,
+			Hint:  "the agent is older than this command: update it; flotilla version shows both",
+		}
 	}
 	kind := fleet.Refused
 	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode >= http.StatusInternalServerError {

@@ -186,7 +186,7 @@ func (v *picture) ownChecks(id fleet.MemberID) []Check {
 			continue
 		}
 		bad := f.Kind == fleet.Failed || f.Kind == fleet.GaveUp || f.Kind == fleet.Degraded || f.Kind == fleet.Yielded
-		out = append(out, Check{OK: !bad, Name: strings.ToLower(f.Kind.String()), Text: f.Detail, Since: when(f.Time)})
+		out = append(out, Check{OK: !bad, Name: strings.ToLower(f.Kind.String()), Text: detailOf(f, v.Plan.Release.Revision), Since: when(f.Time)})
 	}
 	return out
 }

@@ -90,8 +90,13 @@ func (v *picture) name(id fleet.MemberID) fleet.Name {
 	if name := v.names[id]; name != "" {
 		return name
 	}
-	if v.NameOf != nil {
-		if name := v.NameOf(id); name != "" {
+	return v.outsider(id)
+}
+
+// outsider is the name of a member that is not in the plan.
+func (in *Input) outsider(id fleet.MemberID) fleet.Name {
+	if in.NameOf != nil {
+		if name := in.NameOf(id); name != "" {
 			return name
 		}
 	}

@@ -25,6 +25,20 @@ type Rollouts interface {
 	Explain(fleet.RolloutName, fleet.Name) (Explanation, error)
 }
 
+// Pasts are what was signed about rollouts, as far back as it is held.
+type Pasts interface {
+	// Events of a rollout that Rollout knows. The error of a question that makes no sense has [ReasonBadRequest].
+	Events(fleet.RolloutName, EventQuery) (Events, error)
+	// Releases of a rollout that Rollout knows.
+	Releases(fleet.RolloutName) Releases
+}
+
+// Cluster of the member that answers.
+type Cluster interface {
+	// Objects that a rollout has there: all of them, and what is known of their health.
+	Objects(context.Context, fleet.RolloutName) (Objects, error)
+}
+
 // Members of the fleet, as one of them knows them.
 type Members interface{ Members() []FleetMember }
 
@@ -36,8 +50,10 @@ type Changes interface {
 
 // Access that a request needs, in the words of RBAC; the zero value needs an identity and nothing else.
 type Access struct {
-	// Verb: get, list or watch. Resource: fleetrollouts or fleetmembers, of the group fleet.flotilla.dev.
+	// Verb: get, list or watch. Resource: fleetrollouts or fleetmembers, or what a payload brings.
 	Verb, Resource string
+	// Group of the resource; "" is fleet.flotilla.dev, and CoreGroup the one of Kubernetes that has no name.
+	Group string
 	// Namespace and Name; "" is all of them.
 	Namespace, Name string
 }
@@ -49,10 +65,14 @@ type Authorizer interface {
 	Authorize(context.Context, *http.Request, Access) error
 }
 
-// Reasons of an Authorizer's errors.
+// CoreGroup stands in an Access for the group of Pods, Secrets and the like.
+const CoreGroup = "core"
+
+// Reasons of an Authorizer's errors, and of questions that make no sense.
 const (
 	ReasonUnauthorized = "Unauthorized" // nobody knows who asks
 	ReasonForbidden    = "Forbidden"    // it is known, and may not
+	ReasonBadRequest   = "BadRequest"   // nobody can answer that
 )
 
 // DefaultMaxWatchers is how many may watch at once where the Server does not say.
@@ -64,6 +84,9 @@ type Server struct {
 	Members  Members
 	Changes  Changes
 	Auth     Authorizer
+	// Pasts and Cluster; where one is nil its paths are not there.
+	Pasts   Pasts
+	Cluster Cluster
 	// Version to answer with; its API is filled in.
 	Version Version
 	// MaxWatchers at once; 0 is DefaultMaxWatchers.
@@ -98,23 +121,34 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) routes() {
 	s.mux = http.NewServeMux()
-	for path, handle := range map[string]http.HandlerFunc{
+	paths := map[string]http.HandlerFunc{
 		"/version":                      s.version,
 		"/members":                      s.members,
 		"/rollouts":                     s.rollouts,
 		"/rollouts/{ns}/{name}":         s.rollout,
 		"/rollouts/{ns}/{name}/explain": s.explain,
 		"/rollouts/{ns}/{name}/watch":   s.watch,
-	} {
+	}
+	if s.Pasts != nil {
+		paths["/rollouts/{ns}/{name}/events"] = s.events
+		paths["/rollouts/{ns}/{name}/releases"] = s.releases
+	}
+	if s.Cluster != nil {
+		paths["/rollouts/{ns}/{name}/objects"] = s.objects
+	}
+	for path, handle := range paths {
 		s.mux.HandleFunc("/"+APIVersion+path, handle)
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		s.problem(w, http.StatusNotFound, Problem{
-			Error: "there is nothing at this path",
+			Error: nothingHere,
 			Hint:  "this agent answers under /" + APIVersion + "/: version, members, rollouts",
 		})
 	})
 }
+
+// nothingHere is what an agent says of paths that it does not know; a newer client takes it for its age.
+const nothingHere = "there is nothing at this path"
 
 func (s *Server) version(w http.ResponseWriter, r *http.Request) {
 	if !s.allowed(w, r, Access{}) {
@@ -192,9 +226,14 @@ func accessTo(verb string, name fleet.RolloutName) Access {
 // what there is. It writes the refusal.
 func (s *Server) allowed(w http.ResponseWriter, r *http.Request, need Access) bool {
 	err := s.Auth.Authorize(r.Context(), r, need)
-	if err == nil {
-		return true
+	if err != nil {
+		s.refuse(w, err)
 	}
+	return err == nil
+}
+
+// refuse who may not, or of whom nobody can say.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
 	status := http.StatusServiceUnavailable
 	switch fleet.ReasonOf(err, "") {
 	case ReasonUnauthorized:
@@ -206,7 +245,6 @@ func (s *Server) allowed(w http.ResponseWriter, r *http.Request, need Access) bo
 		s.Log.Error(err, "cannot authorize")
 	}
 	s.problem(w, status, problemOf(err))
-	return false
 }
 
 func (s *Server) unknown(w http.ResponseWriter, name fleet.RolloutName) {

@@ -126,6 +126,112 @@ type Fact struct {
 	Detail string    `json:"detail,omitempty"`
 }
 
+// Event is one line of a rollout's past: a milestone that a member signed, or somebody's command.
+type Event struct {
+	// Time on the clock of whoever signed it.
+	Time time.Time `json:"time,omitzero"`
+	// Member that signed it; of a command the one whose operator gave it.
+	Member fleet.Name `json:"member"`
+	// Stage of the member, where the plan's stages are known here.
+	Stage string `json:"stage,omitempty"`
+	// Kind: a milestone as in Fact, or Pause, Resume, Withdraw.
+	Kind string `json:"kind"`
+	// Detail of the milestone, or the reason of the command.
+	Detail string `json:"detail,omitempty"`
+	// Plan and Revision that a milestone is about.
+	Plan     fleet.Digest   `json:"plan,omitzero"`
+	Revision fleet.Revision `json:"revision,omitempty"`
+	// ID is the digest of the signed record.
+	ID fleet.Digest `json:"id,omitzero"`
+}
+
+// IsCommand says that it is somebody's word and no milestone.
+func (e *Event) IsCommand() bool { return e.Plan.IsZero() }
+
+// Events are a page of a rollout's past, oldest first.
+type Events struct {
+	Items []Event `json:"items"`
+	// Continue asks for the next page, as the parameter of that name; absent on the last one.
+	Continue string `json:"continue,omitempty"`
+	// SeenFrom is the member whose records were read.
+	SeenFrom fleet.Name `json:"seenFrom"`
+}
+
+// PastRelease is one release of a rollout that the member knows of.
+type PastRelease struct {
+	Revision fleet.Revision `json:"revision,omitempty"`
+	// Subject is the first line of its commit's message, where it is known.
+	Subject string       `json:"subject,omitempty"`
+	Plan    fleet.Digest `json:"plan,omitzero"`
+	// Seal and Number of it, where they are known.
+	Seal   fleet.Digest `json:"seal,omitzero"`
+	Number uint64       `json:"number,omitempty"`
+	// Current: it goes through the fleet, or went through it last.
+	Current bool `json:"current,omitempty"`
+	// Accepted and Started: when the first member did. Completed: when the last one was through with it,
+	// by a success, by giving up or by leaving; absent where somebody is not, or where it is not known
+	// how many there are.
+	Accepted  time.Time `json:"accepted,omitzero"`
+	Started   time.Time `json:"started,omitzero"`
+	Completed time.Time `json:"completed,omitzero"`
+	// Clusters of the plan; 0 where its seal is not held here any more.
+	Clusters int `json:"clusters,omitempty"`
+	// Reached counts those that started it, or carried it over; Succeeded and Failed those of them that did so last.
+	Reached   int `json:"reached"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
+}
+
+// Releases of a rollout, newest first.
+type Releases struct {
+	Items []PastRelease `json:"items"`
+	// SeenFrom is the member whose records were read.
+	SeenFrom fleet.Name `json:"seenFrom"`
+}
+
+// Object that a rollout has in the cluster of the member that answers: its name and whether it is well,
+// never what is in it.
+type Object struct {
+	Group   string `json:"group,omitempty"`
+	Version string `json:"version"`
+	Kind    string `json:"kind"`
+	// Resource is the kind as RBAC names it.
+	Resource  string `json:"resource,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	// Health: Healthy or NotReady; absent where the member's last look does not tell.
+	Health string `json:"health,omitempty"`
+	// Because says what is not as it should be.
+	Because string `json:"because,omitempty"`
+	// Left by an earlier release: no longer in the payload and still in the cluster.
+	Left bool `json:"left,omitempty"`
+}
+
+// Health of an object.
+const (
+	ObjectHealthy  = "Healthy"
+	ObjectNotReady = "NotReady"
+)
+
+// Objects are a page of what a rollout has in the cluster of the member that answers.
+type Objects struct {
+	// Member whose cluster it is.
+	Member fleet.Name `json:"member"`
+	// Revision and Plan that were delivered last.
+	Revision fleet.Revision `json:"revision,omitempty"`
+	Plan     fleet.Digest   `json:"plan,omitzero"`
+	// Ready of Delivered objects were well when this member looked last; Because names the first that were not.
+	Ready     int      `json:"ready"`
+	Delivered int      `json:"delivered"`
+	Because   string   `json:"because,omitempty"`
+	Items     []Object `json:"items"`
+	// Total of the objects, with those that earlier releases left; Hidden of them are of kinds and namespaces where whoever asks may get none.
+	Total  int `json:"total"`
+	Hidden int `json:"hidden,omitempty"`
+	// Continue asks for the next page; absent on the last one.
+	Continue string `json:"continue,omitempty"`
+}
+
 // Stop in force.
 type Stop struct {
 	// By is the member whose operator said it.

@@ -39,7 +39,8 @@ const Revision fleet.Revision = "main@sha1:a1b2c3d4e5f60718293a4b5c6d7e8f9012345
 type World struct {
 	Plan *sequencer.Plan
 
-	facts    map[fleet.MemberID]map[fleet.FactKind]fleet.Fact
+	plans    []*sequencer.Plan // all that there were, oldest first
+	facts    map[fleet.Digest]map[fleet.MemberID]map[fleet.FactKind]fleet.Fact
 	commands []fleet.Command
 	clock    time.Time
 }
@@ -67,15 +68,47 @@ func Members() []fleet.Member {
 
 // New world in which nothing has happened.
 func New() (*World, error) {
-	plan, err := deal()
+	sealed, err := deal()
 	if err != nil {
 		return nil, err
 	}
-	return &World{Plan: plan, facts: map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}, clock: Began()}, nil
+	w := &World{facts: map[fleet.Digest]map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}, clock: Began()}
+	return w, w.begin(sealed, Revision)
+}
+
+// begin a plan: the seal's members, stages and ranks, with another revision.
+func (w *World) begin(sealed sequencer.Sealed, revision fleet.Revision) error {
+	plan, err := sequencer.Compile(sealed, revision)
+	if err != nil {
+		return err
+	}
+	plan.Release.Number = Number
+	w.Plan, w.plans = plan, append(w.plans, plan)
+	return nil
+}
+
+// Releases that there were, oldest first; the last one is that of Plan.
+func (w *World) Releases() []sequencer.Release {
+	var out []sequencer.Release
+	for _, p := range w.plans {
+		out = append(out, p.Release)
+	}
+	return out
+}
+
+// FactsOf a plan, in any order.
+func (w *World) FactsOf(plan fleet.Digest) []fleet.Fact {
+	var out []fleet.Fact
+	for _, said := range w.facts[plan] {
+		for _, f := range said {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // deal the ranks until they are in order: looked for once, nobody changes a plan.
-var deal = sync.OnceValues(func() (*sequencer.Plan, error) {
+var deal = sync.OnceValues(func() (sequencer.Sealed, error) {
 	region := func(is string) v1alpha1.ClusterSelector {
 		return v1alpha1.ClusterSelector{LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"region": is}}}
 	}
@@ -93,15 +126,11 @@ var deal = sync.OnceValues(func() (*sequencer.Plan, error) {
 		at := sequencer.Position{Author: fleet.AuthorGit, Number: number}
 		sealed, err := sequencer.Seal(fleet.RolloutName{Namespace: "apps", Name: "web"}, at, spec, Members())
 		if err != nil {
-			return nil, err
+			return sequencer.Sealed{}, err
 		}
 		plan, err := sequencer.Compile(sealed, Revision)
-		if err != nil {
-			return nil, err
-		}
-		if inOrder(plan) {
-			plan.Release.Number = Number
-			return plan, nil
+		if err != nil || inOrder(plan) {
+			return sealed, err
 		}
 	}
 })
@@ -122,7 +151,11 @@ func inOrder(p *sequencer.Plan) bool {
 
 // Steady puts fixed digests in the place of the plan's and the seal's, for the same reason.
 func (w *World) Steady(s string) string {
-	for digest, fixed := range map[fleet.Digest]string{w.Plan.Digest: "0be1", w.Plan.Release.Seal: "5ea1"} {
+	digests := map[fleet.Digest]string{w.Plan.Release.Seal: "5ea1"}
+	for i, p := range w.plans {
+		digests[p.Digest] = fmt.Sprintf("0be%d", i+1)
+	}
+	for digest, fixed := range digests {
 		fixed += strings.Repeat("0", len(digest.String())-len(fixed))
 		s = strings.ReplaceAll(s, digest.String(), fixed)
 		s = strings.ReplaceAll(s, digest.Short(), fixed[:len(digest.Short())])
@@ -141,7 +174,7 @@ func kindOf(word string) (fleet.FactKind, error) {
 }
 
 // Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume by c1", or
-// "resume" for all stops.
+// "resume" for all stops; "revision 77ab01c" begins a new release of the same seal.
 // "eu" and "us" are all of a stage.
 func (w *World) Tell(lines ...string) error {
 	for _, line := range lines {
@@ -156,10 +189,15 @@ func (w *World) Tell(lines ...string) error {
 				ID: fleet.DigestOf("test", []byte(line)), Time: w.clock.Unix(),
 			})
 		case len(words) == 1 && words[0] == "resume":
-			w.lift(w.commands)
+			w.lift(IDOf("c1"), w.commands)
 		case len(words) == 3 && words[0] == "resume":
 			by := IDOf(fleet.Name(words[2]))
-			w.lift(slices.DeleteFunc(slices.Clone(w.commands), func(c fleet.Command) bool { return c.By != by }))
+			w.lift(by, slices.DeleteFunc(slices.Clone(w.commands), func(c fleet.Command) bool { return c.By != by }))
+		case len(words) == 2 && words[0] == "revision":
+			var sealed sequencer.Sealed
+			if sealed, err = deal(); err == nil {
+				err = w.begin(sealed, fleet.Revision("main@sha1:"+words[1]+strings.Repeat("0", max(0, 40-len(words[1])))))
+			}
 		case len(words) == 2:
 			err = w.say(words[0], words[1], detail)
 		default:
@@ -172,9 +210,9 @@ func (w *World) Tell(lines ...string) error {
 	return nil
 }
 
-// lift the stops among these commands.
-func (w *World) lift(stops []fleet.Command) {
-	c := fleet.Command{Rollout: w.Plan.Rollout, Verb: fleet.Resume, Time: w.clock.Unix()}
+// lift the stops among these commands, in the name of a member.
+func (w *World) lift(by fleet.MemberID, stops []fleet.Command) {
+	c := fleet.Command{Rollout: w.Plan.Rollout, Verb: fleet.Resume, By: by, Time: w.clock.Unix(), ID: fleet.DigestOf("test-resume", []byte(w.clock.String()))}
 	for _, stop := range stops {
 		c.Lifts = append(c.Lifts, stop.ID)
 	}
@@ -190,11 +228,19 @@ func (w *World) say(who, what, detail string) error {
 	if len(members) == 0 {
 		return fmt.Errorf("nobody is %q", who)
 	}
+	said := w.facts[w.Plan.Digest]
+	if said == nil {
+		said = map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}
+		w.facts[w.Plan.Digest] = said
+	}
+	if (kind == fleet.Accepted || kind == fleet.Started) && detail == "" {
+		detail = string(w.Plan.Release.Revision) // as agents say it
+	}
 	for _, id := range members {
-		if w.facts[id] == nil {
-			w.facts[id] = map[fleet.FactKind]fleet.Fact{}
+		if said[id] == nil {
+			said[id] = map[fleet.FactKind]fleet.Fact{}
 		}
-		w.facts[id][kind] = fleet.Fact{Plan: w.Plan.Digest, Kind: kind, Member: id, Detail: detail, Time: w.clock.Unix()}
+		said[id][kind] = fleet.Fact{Plan: w.Plan.Digest, Kind: kind, Member: id, Detail: detail, Time: w.clock.Unix()}
 	}
 	return nil
 }
@@ -212,20 +258,21 @@ func (w *World) who(name string) (out []fleet.MemberID) {
 
 // Fact is in sequencer.Facts.
 func (w *World) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet.Digest, bool) {
-	f, ok := w.facts[m][k]
-	if !ok || plan != w.Plan.Digest {
+	f, ok := w.facts[plan][m][k]
+	if !ok {
 		return fleet.Digest{}, false
 	}
-	return fleet.DigestOf("test-fact", []byte(m), []byte(f.Kind.String())), true
+	at := slices.IndexFunc(w.plans, func(p *sequencer.Plan) bool { return p.Digest == plan })
+	return fleet.DigestOf("test-fact", []byte{byte(at)}, []byte(m), []byte(f.Kind.String())), true
 }
 
 // Commands is in sequencer.Facts.
 func (w *World) Commands(fleet.RolloutName) []fleet.Command { return w.commands }
 
 // History is in readapi.History.
-func (w *World) History(_ fleet.Digest, m fleet.MemberID) []fleet.Fact {
+func (w *World) History(plan fleet.Digest, m fleet.MemberID) []fleet.Fact {
 	var out []fleet.Fact
-	for _, f := range w.facts[m] {
+	for _, f := range w.facts[plan][m] {
 		out = append(out, f)
 	}
 	return out
