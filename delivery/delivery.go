@@ -13,7 +13,9 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -35,6 +37,8 @@ type Release struct {
 	Prune bool
 	// MaxPruneObjects and MaxPrunePercent: a release that would prune more than both is refused (R12).
 	MaxPruneObjects, MaxPrunePercent int
+	// Recheck is how long what was found of it may be relied on while all of its objects are watched; 0 relies on nothing.
+	Recheck time.Duration
 	// Fence is asked before each write; an error stops the delivery there. It is how a release that has
 	// been overtaken stops writing (R6).
 	Fence func(context.Context) error
@@ -124,6 +128,53 @@ type Health struct {
 	Ready, Total int
 	// Because names the first objects that are not, in the cluster's words.
 	Because string
+	// Objects one by one, in the inventory's order.
+	Objects []ObjectHealth
+}
+
+// ObjectHealth is how one object is.
+type ObjectHealth struct {
+	Object ObjectID
+	State  HealthState
+	// Because says in the cluster's words what is not as it should be; empty when healthy.
+	Because string
+	// Missing: it is not there.
+	Missing bool
+}
+
+// maxNamed objects in Health.Because.
+const maxNamed = 2
+
+// Sum makes one health of many objects'. Those that failed are named first, those that are missing last: of a release
+// that waits for a wave, all of the later ones are.
+func Sum(objects []ObjectHealth) Health {
+	health := Health{State: Healthy, Total: len(objects), Objects: objects}
+	var failed, progressing, missing []string
+	for _, o := range objects {
+		words := o.Object.String() + ": " + o.Because
+		switch {
+		case o.State == Healthy:
+			health.Ready++
+		case o.State == Failed:
+			failed = append(failed, words)
+		case o.Missing:
+			missing = append(missing, words)
+		default:
+			progressing = append(progressing, words)
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		health.State = Failed
+	case len(progressing)+len(missing) > 0:
+		health.State = Progressing
+	}
+	named := slices.Concat(failed, progressing, missing)
+	health.Because = strings.Join(named[:min(len(named), maxNamed)], "; ")
+	if more := len(named) - maxNamed; more > 0 {
+		health.Because += fmt.Sprintf("; and %d more", more)
+	}
+	return health
 }
 
 // HealthState in kstatus's words.

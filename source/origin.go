@@ -4,6 +4,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -27,20 +28,21 @@ type Secrets interface {
 }
 
 // Place names what is fetched from, and with whose credentials: what came from one place is never shown to
-// someone who asks for another. It holds no secret.
+// someone who asks for another. It holds no secret. Every text in it is quoted, here and in the other names: no
+// text that somebody writes into a source makes its name another's.
 func (o Origin) Place() string {
 	var b strings.Builder
 	switch {
 	case o.Git != nil:
-		b.WriteString(o.Git.URL)
+		fmt.Fprintf(&b, "git %q", o.Git.URL)
 	case o.Helm != nil:
-		b.WriteString(o.Helm.URL + "#" + o.Helm.Chart)
+		fmt.Fprintf(&b, "helm %q %q", o.Helm.URL, o.Helm.Chart)
 	}
 	if o.SecretRef != nil {
-		b.WriteString("\nsecret " + o.Reader.Namespace + "/" + o.SecretRef.Name + " as " + o.Reader.ServiceAccount)
+		fmt.Fprintf(&b, "\nsecret %q %q as %q", o.Reader.Namespace, o.SecretRef.Name, o.Reader.ServiceAccount)
 	}
 	if o.ProxySecretRef != nil {
-		b.WriteString("\nproxy " + o.Reader.Namespace + "/" + o.ProxySecretRef.Name + " as " + o.Reader.ServiceAccount)
+		fmt.Fprintf(&b, "\nproxy %q %q as %q", o.Reader.Namespace, o.ProxySecretRef.Name, o.Reader.ServiceAccount)
 	}
 	return b.String()
 }
@@ -58,10 +60,10 @@ func (o Origin) Head() string {
 
 // Files names, with a revision, the files that a snapshot holds.
 func (o Origin) Files() string {
-	b := strings.Builder{}
-	b.WriteString(o.Place() + "\n" + o.Ignore)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nwithout %q", o.Place(), o.Ignore)
 	if o.Git != nil {
-		b.WriteString("\n" + strings.Join(o.Git.SparseCheckout, "\n"))
+		fmt.Fprintf(&b, "\nonly %q", o.Git.SparseCheckout)
 		if o.Git.RecurseSubmodules {
 			b.WriteString("\nwith submodules")
 		}

@@ -46,6 +46,15 @@ type Poll struct {
 // Wait is how long from now the next look is; 0 means that it is due.
 func (p *Poll) Wait(now time.Duration) time.Duration { return max(0, p.next-now) }
 
+// Every is how often whoever asks now wants a look. Where several rollouts share a source, the shortest interval
+// counts: a look that was timed by a longer one is brought forward.
+func (p *Poll) Every(interval time.Duration) {
+	p.Interval = interval
+	if at := p.last + p.interval(); p.looked && p.failures == 0 && at < p.next {
+		p.next = max(at, 0)
+	}
+}
+
 // Looked notes a look that ended now and found a revision, or failed with err.
 func (p *Poll) Looked(now time.Duration, found fleet.Revision, err error) {
 	news := err == nil && found != p.found

@@ -201,7 +201,7 @@ func (r *release) name() string {
 	if r.spec.ReleaseName != "" {
 		return r.spec.ReleaseName
 	}
-	return string(r.in.Rollout.Name)
+	return r.in.Rollout.Name
 }
 
 func (r *release) namespace() string {

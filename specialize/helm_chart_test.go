@@ -220,7 +220,7 @@ func TestDefaultKubeVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := regexp.MustCompile(`k8s.io/apimachinery v0\.(\d+\.\d+)`).FindSubmatch(text)
-	if m == nil || defaultKubeVersion != "v1."+string(m[1]) {
+	if len(m) < 2 || defaultKubeVersion != "v1."+string(m[1]) {
 		t.Errorf("%s, and go.mod has %q", defaultKubeVersion, m)
 	}
 	_, err = Render(Input{Files: chartOf(map[string]string{"templates/cm.yaml": configMap}), Rollout: fleet.RolloutName{Name: "web"}, Cluster: Cluster{KubeVersion: "new"}})

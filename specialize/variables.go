@@ -79,7 +79,7 @@ func (in Input) known() (*variables, error) {
 
 // fill puts the member's variables into a text of the spec. Any text may come of them.
 func (in Input) fill(text string) (string, error) {
-	return in.filled(text, v1alpha1.ReasonVariableUnknown, func(_, value string) error { return nil })
+	return in.filled(text, v1alpha1.ReasonVariableUnknown, func(_, _ string) error { return nil })
 }
 
 // fillPath puts the member's variables into a path of the spec. What they put in never adds a folder to the path or

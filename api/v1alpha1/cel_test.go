@@ -106,6 +106,7 @@ var refusals = []struct{ name, manifest, want string }{
 	{"a negative time", source("git: {url: 'https://g/x'}, timeout: -5s"), `spec.source.timeout: Invalid value: "-5s"` + durationWords},
 	{"a path that goes up", rollout("x", "source: {git: {url: 'https://g/x'}, path: ../secrets}"), `spec.source.path: Invalid value: "../secrets"` + pathWords},
 	{"an absolute path", rollout("x", "source: {git: {url: 'https://g/x'}, path: /etc}"), `spec.source.path: Invalid value: "/etc"` + pathWords},
+	{"no time to look", rollout("x", "source: {git: {url: 'https://g/x'}, timeout: 5ms}"), `spec.source.timeout: Invalid value: "5ms": at least 1s`},
 	{"looking too often", rollout("x", "source: {git: {url: 'https://g/x'}, interval: 1s}"), `spec.source.interval: Invalid value: "1s"` + lookWords},
 	{"days", rollout("x", "source: {git: {url: 'https://g/x'}, timeout: 1d}"), `spec.source.timeout: Invalid value: "1d"` + durationWords},
 

@@ -76,6 +76,7 @@ const (
 	ReasonHealthy                  = "Healthy"                  // all objects, for minReadyTime
 	ReasonChecking                 = "Checking"                 // waiting for health
 	ReasonProgressDeadlineExceeded = "ProgressDeadlineExceeded" // not healthy in time
+	ReasonFailed                   = "Failed"                   // something says that it will not get healthy
 	ReasonDegraded                 = "Degraded"                 // unhealthy after success
 	ReasonGaveUp                   = "GaveUp"                   // no attempt is left
 	ReasonNotTargeted              = "NotTargeted"              // the rollout is not for this member
@@ -85,7 +86,6 @@ const (
 	ReasonHeard = "Heard" // a heartbeat arrived lately
 
 	// Paused.
-	ReasonOperator   = "Operator"   // a command
 	ReasonAnnotation = "Annotation" // fleet.flotilla.dev/pause
 )
 

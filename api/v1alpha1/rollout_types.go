@@ -86,6 +86,7 @@ type Source struct {
 	Interval *Duration `json:"interval,omitempty"`
 	// Timeout of one look.
 	// +kubebuilder:default="60s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="at least 1s"
 	// +optional
 	Timeout *Duration `json:"timeout,omitempty"`
 	// SecretRef names the Secret, in the rollout's namespace of each member, that opens the source. Its keys:

@@ -51,6 +51,7 @@ func (c *checker) source(field string, s *Source) {
 		c.say(field+".path", "only git has paths")
 	}
 	c.text(field+".path", s.Path, maxPath)
+	c.duration(field+".timeout", s.Timeout, time.Second, "at least 1s")
 	c.duration(field+".interval", s.Interval, 10*time.Second, "at least 10s; members tell each other of a new head, so polling faster only costs the server")
 	c.duration(field+".timeout", s.Timeout, 0, "")
 	c.reference(field+".secretRef", s.SecretRef)

@@ -7,7 +7,7 @@
 //	flotilla-agent id        # the peer ID for this cluster's FleetMember
 //
 // Every setting is a flag; --help lists them. There is no configuration file and no environment
-// variable but those of the Kubernetes client (KUBECONFIG) and of Go (GOMEMLIMIT).
+// variable but those of the Kubernetes client (KUBECONFIG) and of Go (GOMEMLIMIT), and POD_NAME, which deploy/agent sets.
 package main
 
 import (
@@ -116,7 +116,8 @@ func cluster(kubeconfig string) (*rest.Config, error) {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
 	config.UserAgent = "flotilla-agent/" + agent.BuildVersion()
-	config.QPS, config.Burst = 100, 200
+	// The server's own priority and fairness is the better judge; this only stops a runaway.
+	config.QPS, config.Burst = 1000, 2000
 	return config, nil
 }
 

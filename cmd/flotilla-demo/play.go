@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,7 +150,7 @@ func (p *play) stageTimes(ctx context.Context, of release, stages ...string) (ma
 			return false, fmt.Sprintf("%s still knows %s", from, r.Revision.Short())
 		}
 		for _, s := range r.Stages {
-			if _, known := took[s.Name]; !known && s.Succeeded == s.Clusters {
+			if _, known := took[s.Name]; !known && s.Succeeded == s.Clusters && slices.Contains(stages, s.Name) {
 				took[s.Name] = time.Since(of.at)
 				p.say("  %s: %d of %d succeeded", s.Name, s.Succeeded, s.Clusters)
 			}

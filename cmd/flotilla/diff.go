@@ -74,7 +74,8 @@ does, and 2 where it cannot be told.`,
 
   # what would it change in the cluster of the current context, which is eu-1?
   flotilla diff -f web.yaml --members members/ --payload . --member eu-1`,
-		Args: args(0, 0, "no names: give files with -f"),
+		Args:   args(0, 0, "no names: give files with -f"),
+		PreRun: inTheAgentsZone,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := a.runDiff(c.Context(), o)
 			var wrong usageError

@@ -52,7 +52,8 @@ exit code 1 where there are errors; warnings alone are exit code 0.`,
 
   # one file
   flotilla lint -f rollouts/web.yaml --members members/`,
-		Args: args(0, 1, "a folder, or files with -f"),
+		Args:   args(0, 1, "a folder, or files with -f"),
+		PreRun: inTheAgentsZone,
 		RunE: func(_ *cobra.Command, names []string) error {
 			o.dir = "."
 			if len(names) > 0 {

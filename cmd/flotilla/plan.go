@@ -41,8 +41,9 @@ the rollout would be refused.`,
 		Example: `  flotilla plan -f rollouts/web.yaml --members members/
   flotilla plan -f rollouts/ --members members/ -o yaml
   kubectl get fm -o yaml > members.yaml && flotilla plan -f web.yaml --members members.yaml`,
-		Args: args(0, 0, "no names: give files with -f"),
-		RunE: func(c *cobra.Command, _ []string) error { return a.runPlan(c.Context(), o) },
+		Args:   args(0, 0, "no names: give files with -f"),
+		PreRun: inTheAgentsZone,
+		RunE:   func(c *cobra.Command, _ []string) error { return a.runPlan(c.Context(), o) },
 	}
 	c.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`file` or folder with the rollout, - for standard input (may be repeated)")
 	c.Flags().StringVar(&o.members, "members", "", "`file` or folder with the FleetMembers; the cluster's where left out")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,9 @@ type render struct {
 	inputs  preview.Inputs
 	output  output
 }
+
+// inTheAgentsZone: templates can ask for the zone of the process, and agents render in UTC.
+func inTheAgentsZone(*cobra.Command, []string) { time.Local = time.UTC }
 
 func (a *app) renderCommand() *cobra.Command {
 	var o render
@@ -42,8 +46,9 @@ Secrets from their cluster; here they are files, given with --chart and --object
 
   # every variant, and a chart with values from a Secret
   flotilla render -f web.yaml --all --members members/ --payload ../web --chart ../charts/web --object values.yaml`,
-		Args: args(0, 0, "no names: give files with -f"),
-		RunE: func(c *cobra.Command, _ []string) error { return a.runRender(c.Context(), o) },
+		Args:   args(0, 0, "no names: give files with -f"),
+		PreRun: inTheAgentsZone,
+		RunE:   func(c *cobra.Command, _ []string) error { return a.runRender(c.Context(), o) },
 	}
 	c.Flags().StringArrayVarP(&o.files, "filename", "f", nil, "`file` with the rollout, - for standard input")
 	c.Flags().StringVar(&o.member, "member", "", "`name` of the member to render for")

@@ -269,7 +269,7 @@ func (s screen) frame() []string {
 	for len(body) < s.room() {
 		body = append(body, "")
 	}
-	out := append(body, s.footer()...)
+	out := slices.Concat(body, s.footer())
 	out = out[max(0, len(out)-s.lines()):]
 	for i := range out {
 		out[i] = clip(out[i], s.columns())

@@ -38,7 +38,8 @@ kubeconfig points at: kind, name, and what is known of their health. Objects of 
 not get there are counted and not named; what is in an object is never shown.
 
 Of a stage with many clusters those in trouble and at work come first, and the rest is counted.
-A tick at an object is the word of the member's last look at all of them.`,
+The mark of an object is what the member found when it looked last: ✓ well, ▶ not ready yet,
+✗ will not get there by itself. What is amiss stands behind its name.`,
 		Example: `  flotilla tree web -n apps
   flotilla tree web --member eu-1 --context eu-1
   flotilla tree web --all`,
@@ -208,6 +209,10 @@ func (a *app) objectBranches(objects *readapi.Objects, all bool) []branch {
 	if objects.Hidden > 0 {
 		out = append(out, branch{line: fmt.Sprintf("  %s that you may not see", plural(objects.Hidden, "object"))})
 	}
+	untold := func(o readapi.Object) bool { return o.Health == "" && !o.Left }
+	if objects.Because != "" && slices.ContainsFunc(list, untold) {
+		out = append(out, branch{line: "  of those without a mark: " + plain(objects.Because)})
+	}
 	if objects.Total == 0 {
 		out = append(out, branch{line: "  nothing was delivered here yet"})
 	}
@@ -217,12 +222,14 @@ func (a *app) objectBranches(objects *readapi.Objects, all bool) []branch {
 // worry about an object, greatest first.
 func worry(o *readapi.Object) int {
 	switch {
-	case o.Health == readapi.ObjectNotReady:
+	case o.Health == readapi.ObjectFailed:
 		return 0
+	case o.Health == readapi.ObjectNotReady:
+		return 1
 	case o.Left:
-		return 2
+		return 3
 	}
-	return 1
+	return 2
 }
 
 func (a *app) objectLine(o *readapi.Object) string {
@@ -231,6 +238,8 @@ func (a *app) objectLine(o *readapi.Object) string {
 	case readapi.ObjectHealthy:
 		mark, color = "✓", green
 	case readapi.ObjectNotReady:
+		mark, color = "▶", yellow
+	case readapi.ObjectFailed:
 		mark, color = "✗", red
 	}
 	name := o.Name

@@ -399,7 +399,7 @@ func stoppedAtEachWrite(t *testing.T, s *script) {
 }
 
 func health(t *testing.T, s *script) {
-	want := func(state delivery.HealthState, ready, total int, because string) {
+	want := func(state delivery.HealthState, ready, total int, because, objects string) {
 		t.Helper()
 		got, err := s.Deliverer.Health(context.Background(), s.rollout(), "flotilla")
 		if err != nil {
@@ -408,10 +408,17 @@ func health(t *testing.T, s *script) {
 		if got.State != state || got.Ready != ready || got.Total != total || got.Because != because {
 			t.Errorf("got %s, %d of %d: %q; want %s, %d of %d: %q", got.State, got.Ready, got.Total, got.Because, state, ready, total, because)
 		}
+		var words []string
+		for _, o := range got.Objects {
+			words = append(words, strings.TrimSpace(o.Object.Name+" "+o.State.String()+" "+o.Because))
+		}
+		if got := strings.Join(words, ", "); got != objects {
+			t.Errorf("one by one: %q, want %q", got, objects)
+		}
 	}
-	want(delivery.Progressing, 0, 0, "nothing has been delivered yet")
+	want(delivery.Progressing, 0, 0, "nothing has been delivered yet", "")
 	s.deliver(s.release("1", "a=1", "b=1"))
-	want(delivery.Healthy, 2, 2, "")
+	want(delivery.Healthy, 2, 2, "", "a healthy, b healthy")
 	s.Remove(s.id("b"))
-	want(delivery.Progressing, 1, 2, "ConfigMap "+s.Namespace+"/b: is not there")
+	want(delivery.Progressing, 1, 2, "ConfigMap "+s.Namespace+"/b: is not there", "a healthy, b progressing is not there")
 }

@@ -130,30 +130,22 @@ func (m *Memory) applyWaves(ctx context.Context, r delivery.Release, waves []wav
 
 // judge objects by what is there: a Job is well when it is complete, anything else when it exists.
 func (m *Memory) judge(have delivery.Inventory, ids []delivery.ObjectID) delivery.Health {
-	health := delivery.Health{State: delivery.Healthy, Total: len(ids)}
-	worse := func(state delivery.HealthState, because string) {
-		if health.State == delivery.Healthy || state == delivery.Failed && health.State != delivery.Failed {
-			health.State, health.Because = state, because
-		}
-	}
-	var missing []string
-	for _, id := range ids {
+	objects := make([]delivery.ObjectHealth, len(ids))
+	for n, id := range ids {
 		o := m.objects[key(id)]
+		objects[n] = delivery.ObjectHealth{Object: id, State: delivery.Progressing}
 		switch {
 		case o == nil && !have.IsDone(id):
-			missing = append(missing, id.String()+": is not there")
+			objects[n].Because, objects[n].Missing = "is not there", true
 		case o == nil, !id.IsJob(), isTrue(o, "Complete"):
-			health.Ready++
+			objects[n].State = delivery.Healthy
 		case isTrue(o, "Failed"):
-			worse(delivery.Failed, id.String()+": failed: Job has reached the specified backoff limit")
+			objects[n].State, objects[n].Because = delivery.Failed, "failed: Job has reached the specified backoff limit"
 		default:
-			worse(delivery.Progressing, id.String()+": is not complete")
+			objects[n].Because = "is not complete"
 		}
 	}
-	if len(missing) > 0 {
-		worse(delivery.Progressing, missing[0])
-	}
-	return health
+	return delivery.Sum(objects)
 }
 
 func isTrue(o *unstructured.Unstructured, kind string) bool {

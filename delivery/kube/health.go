@@ -5,7 +5,6 @@ package kube
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
@@ -18,18 +17,6 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/delivery"
 )
-
-// maxNamed objects in Health.Because.
-const maxNamed = 2
-
-// verdict on one object.
-type verdict struct {
-	state delivery.HealthState
-	// because says in words what is not as it should be; empty when healthy.
-	because string
-	// missing: it is not there.
-	missing bool
-}
 
 // Health of what the release that was delivered last has here, by kstatus. A Job is well when it is complete. What
 // earlier releases left does not count, and a release is not well before its last wave is applied.
@@ -60,30 +47,34 @@ func (c *Cluster) Health(ctx context.Context, rollout fleet.RolloutName, service
 		return delivery.Health{}, err
 	}
 	for n, id := range have.Objects {
-		if verdicts[n].missing && have.IsDone(id) {
-			verdicts[n] = verdict{state: delivery.Healthy}
+		if verdicts[n].Missing && have.IsDone(id) {
+			verdicts[n] = delivery.ObjectHealth{Object: id, State: delivery.Healthy}
 		}
 	}
-	health := sum(verdicts)
+	health := delivery.Sum(verdicts)
 	if health.State == delivery.Healthy && have.Pending {
 		health.State, health.Because = delivery.Progressing, "the release is not applied to its last wave"
 	}
 	return health, nil
 }
 
+// verdict on one object, of which it does not say which one that is.
+type verdict = delivery.ObjectHealth
+
 // judge reads the objects as the account, a few at a time.
-func (conn *connection) judge(ctx context.Context, as account, ids []delivery.ObjectID) ([]verdict, error) {
+func (conn *connection) judge(ctx context.Context, as account, ids []delivery.ObjectID) ([]delivery.ObjectHealth, error) {
 	clients, err := conn.as(as)
 	if err != nil {
 		return nil, err
 	}
-	verdicts := make([]verdict, len(ids))
+	verdicts := make([]delivery.ObjectHealth, len(ids))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(concurrency)
 	for n, id := range ids {
 		g.Go(func() error {
 			var err error
 			verdicts[n], err = conn.judgeOne(ctx, clients.objects, id)
+			verdicts[n].Object = id
 			return explain(err, id, as)
 		})
 	}
@@ -93,7 +84,7 @@ func (conn *connection) judge(ctx context.Context, as account, ids []delivery.Ob
 func (conn *connection) judgeOne(ctx context.Context, reader client.Reader, id delivery.ObjectID) (verdict, error) {
 	kind, err := conn.servedKind(id)
 	if meta.IsNoMatchError(err) {
-		return verdict{because: id.String() + ": its kind is not served"}, nil
+		return verdict{Because: "its kind is not served"}, nil
 	}
 	if err != nil {
 		return verdict{}, err
@@ -104,21 +95,21 @@ func (conn *connection) judgeOne(ctx context.Context, reader client.Reader, id d
 		found := partial(kind)
 		err := reader.Get(ctx, key, found)
 		if err == nil && found.DeletionTimestamp != nil {
-			return verdict{because: id.String() + ": is being deleted"}, nil
+			return verdict{Because: "is being deleted"}, nil
 		}
-		return missingOr(err, id, verdict{state: delivery.Healthy})
+		return missingOr(err, verdict{State: delivery.Healthy})
 	}
 	found := &unstructured.Unstructured{}
 	found.SetGroupVersionKind(kind)
 	if err := reader.Get(ctx, key, found); err != nil {
-		return missingOr(err, id, verdict{})
+		return missingOr(err, verdict{})
 	}
 	return judgeObject(found, id)
 }
 
-func missingOr(err error, id delivery.ObjectID, otherwise verdict) (verdict, error) {
+func missingOr(err error, otherwise verdict) (verdict, error) {
 	if apierrors.IsNotFound(err) {
-		return verdict{because: id.String() + ": is not there", missing: true}, nil
+		return verdict{Because: "is not there", Missing: true}, nil
 	}
 	return otherwise, err
 }
@@ -135,38 +126,38 @@ func hasNoStatus(id delivery.ObjectID) bool {
 
 func judgeObject(o *unstructured.Unstructured, id delivery.ObjectID) (verdict, error) {
 	if id.IsJob() && o.GetDeletionTimestamp() == nil {
-		return judgeJob(o, id), nil
+		return judgeJob(o), nil
 	}
 	result, err := status.Compute(o)
 	if err != nil {
 		// An object whose status is not of the usual shape: it cannot be called well, nor broken.
-		return verdict{because: fmt.Sprintf("%s: its status cannot be read: %v", id, err)}, nil
+		return verdict{Because: clip(fmt.Sprintf("its status cannot be read: %v", err))}, nil
 	}
-	words := id.String() + ": " + clip(strings.Join(phrases(o, result), ", "))
+	words := clip(strings.Join(phrases(o, result), ", "))
 	switch result.Status {
 	case status.CurrentStatus:
-		return verdict{state: delivery.Healthy}, nil
+		return verdict{State: delivery.Healthy}, nil
 	case status.FailedStatus:
-		return verdict{state: delivery.Failed, because: words}, nil
+		return verdict{State: delivery.Failed, Because: words}, nil
 	}
-	return verdict{because: words}, nil
+	return verdict{Because: words}, nil
 }
 
 // judgeJob: kstatus takes a Job for current as soon as it runs.
-func judgeJob(o *unstructured.Unstructured, id delivery.ObjectID) verdict {
+func judgeJob(o *unstructured.Unstructured) verdict {
 	if isTrue(o, "Complete") {
-		return verdict{state: delivery.Healthy}
+		return verdict{State: delivery.Healthy}
 	}
 	if isTrue(o, "Failed") {
 		why, _ := conditionOf(o, "Failed")["message"].(string)
-		return verdict{state: delivery.Failed, because: id.String() + ": failed: " + clip(why)}
+		return verdict{State: delivery.Failed, Because: "failed: " + clip(why)}
 	}
 	if isTrue(o, "Suspended") {
-		return verdict{because: id.String() + ": is suspended"}
+		return verdict{Because: "is suspended"}
 	}
 	active, _, _ := unstructured.NestedInt64(o.Object, "status", "active")
 	failed, _, _ := unstructured.NestedInt64(o.Object, "status", "failed")
-	return verdict{because: fmt.Sprintf("%s: is not complete (%d running, %d failed)", id, active, failed)}
+	return verdict{Because: fmt.Sprintf("is not complete (%d running, %d failed)", active, failed)}
 }
 
 func isTrue(o *unstructured.Unstructured, condition string) bool {
@@ -212,37 +203,4 @@ func replicas(o *unstructured.Unstructured) (ready, want int64, counts bool) {
 		return number(0, "status", "numberReady"), number(0, "status", "desiredNumberScheduled"), true
 	}
 	return number(0, "status", "readyReplicas"), number(1, "spec", "replicas"), true
-}
-
-// sum makes one health of many verdicts; those that failed are named first, those that are missing last: of a release
-// that waits for a wave, all of the later ones are.
-func sum(verdicts []verdict) delivery.Health {
-	health := delivery.Health{State: delivery.Healthy, Total: len(verdicts)}
-	var failed, progressing, missing []string
-	for _, v := range verdicts {
-		switch v.state {
-		case delivery.Healthy:
-			health.Ready++
-		case delivery.Failed:
-			failed = append(failed, v.because)
-		case delivery.Progressing:
-			if v.missing {
-				missing = append(missing, v.because)
-				continue
-			}
-			progressing = append(progressing, v.because)
-		}
-	}
-	switch {
-	case len(failed) > 0:
-		health.State = delivery.Failed
-	case len(progressing)+len(missing) > 0:
-		health.State = delivery.Progressing
-	}
-	named := slices.Concat(failed, progressing, missing)
-	health.Because = strings.Join(named[:min(len(named), maxNamed)], "; ")
-	if more := len(named) - maxNamed; more > 0 {
-		health.Because += fmt.Sprintf("; and %d more", more)
-	}
-	return health
 }

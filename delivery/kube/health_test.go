@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -32,7 +33,10 @@ func TestHealthOfADeployment(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.deliver(s.release("1", settings, secret, web))
-	s.eventually("healthy", func() bool { return s.health() == delivery.Health{State: delivery.Healthy, Ready: 3, Total: 3} })
+	s.eventually("healthy", func() bool {
+		h := s.health()
+		return h.State == delivery.Healthy && h.Ready == 3 && h.Total == 3 && h.Because == ""
+	})
 
 	// A release that does not get well, while the pods of the last one still run.
 	s.deliver(s.release("2", settings, secret, bad(web)))
@@ -41,6 +45,11 @@ func TestHealthOfADeployment(t *testing.T) {
 		return h.State == delivery.Progressing && h.Ready == 2 && strings.HasPrefix(h.Because, "Deployment "+s.namespace+"/web: ") &&
 			!strings.Contains(h.Because, "2 of 2 ready")
 	})
+	for _, o := range s.health().Objects {
+		if deployment := o.Object.Kind == "Deployment"; (o.State == delivery.Healthy) == deployment || (o.Because == "") == deployment {
+			t.Errorf("%+v", o)
+		}
+	}
 
 	// None of its pods ready, and its own deadline over.
 	slow := strings.NewReplacer("name: web, c", "name: slow, c", "app: web", "app: slow", "replicas: 2", "replicas: 2\n  progressDeadlineSeconds: 1").Replace(bad(web))
@@ -55,7 +64,7 @@ func TestHealthOfADeployment(t *testing.T) {
 	r := s.release("4", settings, secret)
 	r.Prune = false
 	s.deliver(r)
-	if h := s.health(); h != (delivery.Health{State: delivery.Healthy, Ready: 2, Total: 2}) {
+	if h := s.health(); h.State != delivery.Healthy || h.Ready != 2 || h.Total != 2 || len(h.Objects) != 2 {
 		t.Errorf("%+v", h)
 	}
 }
@@ -114,8 +123,15 @@ func TestHealthNamesTheFirstTwo(t *testing.T) {
 		Ready: 1, Total: 4,
 		Because: "ConfigMap " + s.namespace + "/b: is not there; ConfigMap " + s.namespace + "/c: is not there; and 1 more",
 	}
-	if h := s.health(); h != want {
-		t.Errorf("got %+v, want %+v", h, want)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		o := delivery.ObjectHealth{Object: s.configMap(name), State: delivery.Healthy}
+		if name != "a" {
+			o.State, o.Because, o.Missing = delivery.Progressing, "is not there", true
+		}
+		want.Objects = append(want.Objects, o)
+	}
+	if diff := cmp.Diff(want, s.health()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 

@@ -124,7 +124,7 @@ func (c *Cluster) connect() (*connection, error) {
 	}
 	if config.QPS == 0 {
 		// The server's own priority and fairness is the better judge; this only stops a runaway.
-		config.QPS, config.Burst = 100, 200
+		config.QPS, config.Burst = 1000, 2000
 	}
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	conn := &connection{config: config, accounts: lru.New(maxAccounts)}

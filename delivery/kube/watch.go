@@ -44,6 +44,33 @@ type Watcher struct {
 	mu      sync.Mutex
 	wanted  map[fleet.RolloutName]watched
 	changed chan struct{}
+	// steady are the streams that have listed and are watching: whatever changes now is told of.
+	steady map[stream]bool
+}
+
+// Steady says that all objects that are to be watched for a rollout are: nothing of them changes from now on without
+// OnChange being told, until a later call says otherwise.
+func (w *Watcher) Steady(rollout fleet.RolloutName) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	what, ok := w.wanted[rollout]
+	for p := range what.places {
+		ok = ok && w.steady[stream{rollout, what.account, p}]
+	}
+	return ok
+}
+
+func (w *Watcher) setSteady(s stream, is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.steady == nil {
+		w.steady = map[stream]bool{}
+	}
+	if is {
+		w.steady[s] = true
+	} else {
+		delete(w.steady, s)
+	}
 }
 
 // watched is what to watch for one rollout.
@@ -216,6 +243,8 @@ func (w *Watcher) once(ctx context.Context, s stream, seen *versions) error {
 		return err
 	}
 	defer events.Stop()
+	w.setSteady(s, true)
+	defer w.setSteady(s, false)
 	return w.read(ctx, s, now, events.ResultChan())
 }
 

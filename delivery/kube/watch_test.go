@@ -154,8 +154,32 @@ func TestWatchForbidden(t *testing.T) {
 	if n := s.settled(told); n != 0 {
 		t.Errorf("told %d times", n)
 	}
+	if w.Steady(s.rollout()) {
+		t.Error("what cannot be watched counts as watched")
+	}
 	w.Watch(s.rollout(), "flotilla", s.objects())
 	s.until(told, func(n int) { s.edit(s.configMap("settings"), strings.Repeat("x", n)) })
+}
+
+// TestWatchSteady: from when it says so, no change goes by untold.
+func TestWatchSteady(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.deliver(s.release("1", settings, strings.Replace(settings, "settings", "others", 1), web))
+	w, told := s.watching()
+	if w.Steady(s.rollout()) {
+		t.Error("nothing is watched yet")
+	}
+	w.Watch(s.rollout(), "flotilla", s.objects())
+	s.eventually("watched", func() bool { return w.Steady(s.rollout()) })
+	s.settled(told)
+	before := told.Load()
+	s.edit(s.configMap("others"), "edited")
+	s.eventually("told", func() bool { return told.Load() > before })
+	w.Watch(s.rollout(), "flotilla", nil)
+	if w.Steady(s.rollout()) {
+		t.Error("nothing is watched any more")
+	}
 }
 
 // TestWatchEnds with its context, and leaves nothing running.

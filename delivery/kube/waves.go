@@ -82,9 +82,9 @@ func (s *session) unready(ctx context.Context, wave delivery.Wave[*item]) (strin
 		return "", err
 	}
 	for n, it := range items {
-		it.done = it.id.IsJob() && verdicts[n].state == delivery.Healthy
+		it.done = it.id.IsJob() && verdicts[n].State == delivery.Healthy
 	}
-	if health := sum(verdicts); health.State != delivery.Healthy {
+	if health := delivery.Sum(verdicts); health.State != delivery.Healthy {
 		return fmt.Sprintf("wave %d is not ready: %s", wave.Number, health.Because), nil
 	}
 	return "", nil

@@ -89,7 +89,7 @@ type door struct {
 func (d *door) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := d.admit(req); err != nil {
 		if req.Body != nil {
-			req.Body.Close() //nolint:errcheck // as a RoundTripper must; nothing was read
+			req.Body.Close()
 		}
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (d *door) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res, err := d.transport.RoundTrip(req)
 	if err == nil && res.StatusCode == http.StatusProxyAuthRequired && d.transport.Proxy != nil {
-		res.Body.Close() //nolint:errcheck // the status says it all
+		res.Body.Close()
 		return nil, d.login.proxyAuthFailed(errors.New("the proxy wants other credentials"))
 	}
 	return res, err

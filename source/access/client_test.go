@@ -251,6 +251,7 @@ func TestMetadata(t *testing.T) {
 	for _, host := range []string{
 		"169.254.169.254", "169.254.0.1:8080", "[fe80::1]", "[fd00:ec2::254]", "0.0.0.0", "[::]", "[::ffff:169.254.169.254]", "224.0.0.1",
 		"100.100.100.200", "192.0.0.192", "168.63.129.16", "[64:ff9b::a9fe:a9fe]",
+		"[64:ff9b:1::a9fe:a9fe]", "[::169.254.169.254]", "[2002:a9fe:a9fe::1]", "[fd00:ec2::23]", "[fd20:ce::254]", "[fd00:42::42]",
 	} {
 		for _, l := range []access.Login{{}, through(t, access.Login{}, proxy.URL, "", "")} {
 			for _, scheme := range []string{"http://", "https://"} {

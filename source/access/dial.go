@@ -96,7 +96,8 @@ func (d dialer) tunnel(ctx context.Context, addr string) (_ net.Conn, err error)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // whoever waits for it notices
+	below := conn
+	stop := context.AfterFunc(ctx, func() { below.Close() }) //nolint:errcheck // whoever waits for it notices
 	defer func() {
 		if !stop() && err == nil {
 			err = ctx.Err()
@@ -126,11 +127,11 @@ func (d dialer) tunnel(ctx context.Context, addr string) (_ net.Conn, err error)
 		return nil, err
 	}
 	// One byte at a time: what follows the answer is the server's.
-	res, err := http.ReadResponse(bufio.NewReaderSize(&oneByOne{conn: conn, left: 64 << 10}, 16), req)
+	res, err := http.ReadResponse(bufio.NewReaderSize(&oneByOne{conn: conn, left: 64 << 10}, 16), req) //nolint:bodyclose // an answer to CONNECT has none
 	if err != nil {
 		return nil, err
 	}
-	switch res.StatusCode { //nolint:bodyclose // an answer to CONNECT has none
+	switch res.StatusCode {
 	case http.StatusOK:
 		return conn, nil
 	case http.StatusProxyAuthRequired, http.StatusUnauthorized:
@@ -166,18 +167,31 @@ var errMetadata = &fleet.Error{Kind: fleet.Refused, Reason: v1alpha1.ReasonFetch
 // metadata services that are not on link-local addresses.
 var metadata = []netip.Addr{
 	netip.MustParseAddr("fd00:ec2::254"),   // AWS
+	netip.MustParseAddr("fd00:ec2::23"),    // AWS, identities of pods
+	netip.MustParseAddr("fd20:ce::254"),    // Google
+	netip.MustParseAddr("fd00:42::42"),     // Scaleway
 	netip.MustParseAddr("100.100.100.200"), // Alibaba
 	netip.MustParseAddr("192.0.0.192"),     // Oracle
 	netip.MustParseAddr("168.63.129.16"),   // Azure
 }
 
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+// carriers of an IPv4 address, and where in them it is: what is behind NAT64, IPv6's first notation, 6to4.
+var carriers = []struct {
+	netip.Prefix
+	at int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12},
+	{netip.MustParsePrefix("::/96"), 12},
+	{netip.MustParsePrefix("2002::/16"), 2},
+}
 
 func refuseAddress(ip netip.Addr) error {
 	ip = ip.WithZone("").Unmap()
-	if nat64.Contains(ip) {
-		all := ip.As16()
-		ip = netip.AddrFrom4([4]byte(all[12:]))
+	for _, c := range carriers {
+		if all := ip.As16(); c.Contains(ip) && !ip.IsLoopback() {
+			ip = netip.AddrFrom4([4]byte(all[c.at:]))
+		}
 	}
 	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || slices.Contains(metadata, ip) {
 		return fmt.Errorf("address %s: %w", ip, errMetadata)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,10 @@ func TestSSHThroughProxies(t *testing.T) {
 		}
 		err := dial(t, through(t, l, address, "ada", "wrong"), server.Addr)
 		wantError(t, err, fleet.Refused, v1alpha1.ReasonAuthFailed, "proxy wants other credentials")
+	}
+	// The server counts a connection a moment after its client has it.
+	for deadline := time.Now().Add(10 * time.Second); server.Connections() < 2 && time.Now().Before(deadline); {
+		runtime.Gosched()
 	}
 	if tunnel.Tunnels() != 1 || socks.Tunnels() != 1 || server.Connections() != 2 {
 		t.Errorf("tunnels %d %d, connections %d", tunnel.Tunnels(), socks.Tunnels(), server.Connections())

@@ -66,7 +66,7 @@ func (u *unpacker) all() error {
 	from := tar.NewReader(u.meter)
 	for {
 		h, err := from.Next()
-		if err == io.EOF { //nolint:errorlint // tar gives it as it is
+		if err == io.EOF {
 			break
 		}
 		if err != nil {

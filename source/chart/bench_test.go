@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
 // indexOf writes an index of so many charts with so many versions each, as Helm does.
@@ -100,7 +98,7 @@ func BenchmarkLatestUnchanged(b *testing.B) {
 			return
 		}
 		bytes.Add(int64(len(index)))
-		w.Write(index)
+		_, _ = w.Write(index)
 	})
 	r := newRepositories(b)
 	latest(b, r, x.src("1.x"))
@@ -132,7 +130,7 @@ func BenchmarkAt(b *testing.B) {
 	latest(b, r, x.src("1.x"))
 	b.ReportAllocs()
 	for b.Loop() {
-		if snap, err := r.At(b.Context(), x.src("1.x"), fleet.Revision(rev)); err != nil || snap.Files == nil {
+		if snap, err := r.At(b.Context(), x.src("1.x"), rev); err != nil || snap.Files == nil {
 			b.Fatal(err)
 		}
 	}

@@ -126,7 +126,7 @@ func TestAtWorksWhileTheServerIsAway(t *testing.T) {
 			wantError(t, err, fleet.Retryable, v1alpha1.ReasonFetchFailed, "the server cannot be reached", "check the URL")
 			// The next round is of an agent that was started anew.
 			r = &Repositories{Dir: r.Dir}
-			defer r.Close()
+			t.Cleanup(func() { _ = r.Close() })
 		}
 	})
 }
@@ -149,9 +149,9 @@ func TestAtFetchesWhatIsNotHeld(t *testing.T) {
 			t.Errorf("what is held was asked for with %q", got)
 		}
 		for rev, part := range map[fleet.Revision]string{
-			"no revision":                          "want <version>@sha256:",
-			"1.0.0@sha256:123":                     "64 lower-case hex digits",
-			"x@sha256:" + fleet.Revision(old[13:]): "not a version",
+			"no revision":          "want <version>@sha256:",
+			"1.0.0@sha256:123":     "64 lower-case hex digits",
+			"x@sha256:" + old[13:]: "not a version",
 		} {
 			_, err := r.At(t.Context(), o.src("1.x"), rev)
 			wantError(t, err, fleet.Terminal, v1alpha1.ReasonRefNotFound, part)
@@ -238,6 +238,41 @@ func TestChart(t *testing.T) {
 		wantError(t, err, fleet.Terminal, v1alpha1.ReasonRefNotFound, "md5:12")
 		_, err = r.Chart(t.Context(), source.Reader{}, chartAt(o, "7.0.0", ""))
 		wantError(t, err, fleet.Retryable, v1alpha1.ReasonRefNotFound, "no version 7.0.0", "its newest are 1.4.2")
+	})
+}
+
+// TestDigestBindsNoVersion: who asks for an archive by its digest, under the version of another, does not decide
+// what that version is for those who ask without a digest.
+func TestDigestBindsNoVersion(t *testing.T) {
+	ofBothKinds(t, func(t *testing.T, o origin) {
+		r := newRepositories(t)
+		old := o.publish("1.0.0", map[string]string{"a": "old"})
+		rev := o.publish("1.4.2", map[string]string{"a": "new"})
+		digest := string(old)[len("1.0.0@"):]
+		// A registry gives layers by their digest alone; a repository knows whose they are.
+		_, err := r.Chart(t.Context(), source.Reader{}, chartAt(o, "1.4.2", digest))
+		if _, ok := o.(*indexOrigin); ok {
+			wantError(t, err, fleet.Refused, v1alpha1.ReasonVersionMoved, "version 1.4.2")
+		}
+		for range 2 {
+			snap, err := r.Chart(t.Context(), source.Reader{}, chartAt(o, "1.4.2", ""))
+			if err != nil || snap.Revision != rev {
+				t.Fatalf("%s, %v; want %s", snap.Revision, err, rev)
+			}
+			wantFile(t, snap, "a", "new")
+		}
+		// What is held is not fetched again to be told which version it is.
+		other := newRepositories(t)
+		if _, err := other.At(t.Context(), o.src("1.x"), rev); err != nil {
+			t.Fatal(err)
+		}
+		o.server().asked()
+		if snap, err := other.Chart(t.Context(), source.Reader{}, chartAt(o, "1.4.2", "")); err != nil || snap.Revision != rev {
+			t.Errorf("%s, %v", snap.Revision, err)
+		}
+		if asked := o.server().asked(); strings.Contains(asked, ".tgz") || strings.Contains(asked, "/blobs/") {
+			t.Errorf("asked %q", asked)
+		}
 	})
 }
 

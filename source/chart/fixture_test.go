@@ -210,7 +210,7 @@ func (x *indexOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		x.bodies++
-		w.Write(body)
+		_, _ = w.Write(body)
 		return
 	}
 	content, ok := x.files[strings.TrimPrefix(r.URL.Path, "/charts/archives/")]
@@ -219,7 +219,7 @@ func (x *indexOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/gzip")
-	w.Write(content)
+	_, _ = w.Write(content)
 }
 
 func (x *indexOrigin) index() []byte {

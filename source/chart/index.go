@@ -23,6 +23,8 @@ type offer struct {
 	version
 	digest string   // of the archive; empty where the repository does not say
 	urls   []string // of the archive, as an index words them
+	// byDigest says that nobody asked whether the version is this archive: it binds nothing.
+	byDigest bool
 }
 
 // listing is what an index says of one chart.

@@ -144,7 +144,7 @@ func TestConditions(t *testing.T) {
 			return
 		}
 		w.Header().Set("Last-Modified", "Sat, 21 Nov 2026 10:00:00 GMT")
-		w.Write(x.index())
+		_, _ = w.Write(x.index())
 	})
 	first := latest(t, r, x.src("1.x"))
 	x.publish("1.5.0", nil)
@@ -201,7 +201,7 @@ func TestArchiveCalledCompressed(t *testing.T) {
 	rev := x.publish("1.4.2", nil)
 	x.breakAt(".tgz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
-		w.Write(x.files["podinfo-1.4.2.tgz"])
+		_, _ = w.Write(x.files["podinfo-1.4.2.tgz"])
 	})
 	if snap := latest(t, newRepositories(t), x.src("1.x")); snap.Revision != rev {
 		t.Errorf("latest is %s, want %s", snap.Revision, rev)
@@ -219,7 +219,7 @@ func TestRepositoryAtTheRoot(t *testing.T) {
 			case "/index.yaml":
 				fmt.Fprintf(w, "entries:\n  web:\n  - version: 1.0.0\n    urls:\n    - %s\n", ref)
 			case path:
-				w.Write(archive)
+				_, _ = w.Write(archive)
 			default:
 				http.NotFound(w, r)
 			}

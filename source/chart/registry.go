@@ -68,7 +68,7 @@ func (r *registry) find(ctx context.Context, w wanted) (offer, error) {
 
 // locate needs no question: a registry finds layers by their digest.
 func (r *registry) locate(_ context.Context, v version, digest string) (offer, error) {
-	return offer{version: v, digest: digest}, nil
+	return offer{version: v, digest: digest, byDigest: true}, nil
 }
 
 func (r *registry) fetch(ctx context.Context, o offer) ([]byte, error) {

@@ -66,23 +66,34 @@ func (s shelf) bound(v version) (string, error) {
 	return digest, nil
 }
 
-// put an archive on the shelf, for good, and take the one away that was not asked for the longest.
-func (s shelf) put(v version, digest string, content []byte) error {
-	if err := s.write(v, digest, content); err != nil {
+// bind a version to the archive that it was when it was first met.
+func (s shelf) bind(v version, digest string) error {
+	known, err := s.bound(v)
+	if err != nil || known != "" {
+		return err
+	}
+	return writeFile(filepath.Join(s.dir, v.key()+boundSuffix), []byte(sha256Prefix+digest+"\n"))
+}
+
+// put an archive on the shelf, for good, and take the one away that was not asked for the longest. It binds the
+// version where the repository said that the version is this archive: whoever asks for an archive by its digest
+// must not decide what the version is for others.
+func (s shelf) put(v version, digest string, content []byte, binds bool) error {
+	if err := s.write(v, digest, content, binds); err != nil {
 		return local("writing an archive", err)
 	}
 	return local("taking old archives away", errors.Join(
 		s.keep(archiveSuffix, s.most, s.archive(v, digest)), s.keep(boundSuffix, maxBound, "")))
 }
 
-func (s shelf) write(v version, digest string, content []byte) error {
+func (s shelf) write(v version, digest string, content []byte, binds bool) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
 	// What the version is comes first: an archive that nothing binds would let the version move.
-	known, err := s.bound(v)
-	if err == nil && known == "" {
-		err = writeFile(filepath.Join(s.dir, v.key()+boundSuffix), []byte(sha256Prefix+digest+"\n"))
+	var err error
+	if binds {
+		err = s.bind(v, digest)
 	}
 	if err == nil {
 		err = writeFile(s.archive(v, digest), content)

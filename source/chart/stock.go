@@ -102,11 +102,21 @@ func (s *stock) latest(ctx context.Context, ask request) (source.Snapshot, error
 			return source.Snapshot{}, err
 		}
 	}
-	if snap, err := s.held(o.version, digest); err != nil || snap.Files != nil {
-		return snap, err
-	}
 	o.digest = digest
-	return s.take(ctx, repo, o)
+	return s.found(ctx, repo, o)
+}
+
+// found is an offer that the repository made: from the shelf where it is held, even if nobody had asked until now
+// which version it is.
+func (s *stock) found(ctx context.Context, repo repository, o offer) (source.Snapshot, error) {
+	snap, err := s.held(o.version, o.digest)
+	if err != nil {
+		return source.Snapshot{}, err
+	}
+	if snap.Files == nil {
+		return s.take(ctx, repo, o)
+	}
+	return snap, local("writing which archive a version is", s.shelf.bind(o.version, o.digest))
 }
 
 // one version: with a digest that archive and no other, else the one that it was when it was first met.
@@ -134,17 +144,20 @@ func (s *stock) one(ctx context.Context, ask request, digest string) (source.Sna
 	if err != nil {
 		return source.Snapshot{}, err
 	}
-	var o offer
-	if digest == "" {
-		o, err = repo.find(ctx, ask.want)
-	} else {
-		o, err = repo.locate(ctx, v, digest)
+	if digest != "" {
+		o, err := repo.locate(ctx, v, digest)
+		if err != nil {
+			return source.Snapshot{}, err
+		}
+		o.version = v // as it was asked for
+		return s.take(ctx, repo, o)
 	}
+	o, err := repo.find(ctx, ask.want)
 	if err != nil {
 		return source.Snapshot{}, err
 	}
-	o.version = v // as it was asked for
-	return s.take(ctx, repo, o)
+	o.version = v
+	return s.found(ctx, repo, o)
 }
 
 // held is the snapshot of an archive that is on the shelf; without Files where it is not. No digest is the
@@ -184,7 +197,7 @@ func (s *stock) take(ctx context.Context, repo repository, o offer) (source.Snap
 	if err != nil {
 		return source.Snapshot{}, fmt.Errorf("version %s: %w", o.text, err)
 	}
-	if err := s.shelf.put(o.version, got, archive); err != nil {
+	if err := s.shelf.put(o.version, got, archive, !o.byDigest); err != nil {
 		return source.Snapshot{}, err
 	}
 	return chart.snapshot(o.version, got), nil

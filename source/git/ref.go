@@ -151,10 +151,8 @@ func (r ref) highest(refs map[string]plumbing.Hash) (label string, commit plumbi
 		if !isTag || v == nil || h.IsZero() || !r.within.Check(v) {
 			continue
 		}
-		if c := 1; best != nil {
-			if c = cmp.Or(v.Compare(best), strings.Compare(tag, label)); c < 0 {
-				continue
-			}
+		if best != nil && cmp.Or(v.Compare(best), strings.Compare(tag, label)) < 0 {
+			continue
 		}
 		best, label, commit = v, tag, h
 	}

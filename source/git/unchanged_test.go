@@ -72,7 +72,7 @@ func TestConditionalRequest(t *testing.T) {
 		}
 		full.Add(1)
 		w.Header().Set("Content-Type", kind)
-		w.Write(body)
+		_, _ = w.Write(body)
 	}))
 	t.Cleanup(front.Close)
 	src := o.src()

@@ -109,8 +109,11 @@ type Verdict string
 
 // The verdicts.
 const (
-	Same      Verdict = "same"
-	Refused   Verdict = "refused"
+	Same    Verdict = "same"
+	Refused Verdict = "refused"
+	// Stricter: the tool prints something, and here it is refused, for another reason than the listed ones. Mostly it is
+	// what no API server would take.
+	Stricter  Verdict = "refused here alone"
 	Different Verdict = "DIFFERENT"
 )
 
@@ -143,7 +146,7 @@ func Compare(p Payload) Result {
 	case err != nil && toolErr != nil:
 		return Result{p, Refused, "by both: " + err.Error()}
 	case err != nil:
-		return Result{p, Different, "refused here alone: " + err.Error()}
+		return Result{p, Stricter, err.Error()}
 	case toolErr != nil:
 		return Result{p, Different, fmt.Sprintf("%d objects here, and the tool says: %s", len(m.Objects), firstLine(toolErr.Error()))}
 	}

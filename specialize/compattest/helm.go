@@ -28,6 +28,9 @@ func (p Payload) template() ([]map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := action.CheckDependencies(chart, chart.Metadata.Dependencies); err != nil {
+		return nil, err // as the command does
+	}
 	version, err := chartutil.ParseKubeVersion(kubeVersion)
 	if err != nil {
 		return nil, err

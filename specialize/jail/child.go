@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/specialize"
 )
@@ -33,6 +34,7 @@ func ServeIfChild() {
 		// Where the pod's memory ends before the child's, the kernel is to take the child and not the agent.
 		_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0o600)
 		debug.SetMemoryLimit(memory / 4 * 3)
+		time.Local = time.UTC               // templates can ask for the zone, and every member is to render alike
 		err = lock(uint64(memory), seconds) //nolint:gosec // the parent's own number
 	}
 	if err != nil {

@@ -30,8 +30,11 @@ type Renderer struct {
 	Program string
 	// Memory that one child may use, in bytes; 0 is DefaultMemory.
 	Memory int64
-	// Time that one render may take, of the clock and of the processor; 0 is DefaultTime.
+	// Time that one render may take of the processor; 0 is DefaultTime. A payload that takes more is refused.
 	Time time.Duration
+	// Patience is what it may take of the clock; 0 is ten times Time. After that it is tried again: a machine that is busy is
+	// no fault of the payload.
+	Patience time.Duration
 }
 
 // What a render may use. A payload at the bounds of specialize needs about half of it.
@@ -59,12 +62,17 @@ func (r *Renderer) Render(ctx context.Context, in specialize.Input) (specialize.
 	if limit <= 0 {
 		limit = DefaultTime
 	}
-	within, cancel := context.WithTimeout(ctx, limit)
+	patience := r.Patience
+	if patience <= 0 {
+		patience = 10 * limit
+	}
+	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	child, err := r.start(within, limit)
 	if err != nil {
 		return specialize.Manifest{}, err
 	}
+	child.patience = patience
 	manifest, err := child.render(in)
 	ended := child.end(err != nil)
 	switch {
@@ -108,8 +116,10 @@ type running struct {
 	out    io.ReadCloser
 	stderr *tail
 	memory int64
-	asks   int
-	given  int64
+	// patience is what it was given of the clock.
+	patience time.Duration
+	asks     int
+	given    int64
 }
 
 func (r *Renderer) start(ctx context.Context, limit time.Duration) (*running, error) {
@@ -124,7 +134,7 @@ func (r *Renderer) start(ctx context.Context, limit time.Duration) (*running, er
 	if c.memory <= 0 {
 		c.memory = DefaultMemory
 	}
-	seconds := strconv.Itoa(int((2 * limit).Seconds()) + 1)                                        // it may use several processors at once
+	seconds := strconv.Itoa(int(limit.Seconds()) + 1)
 	c.cmd = exec.CommandContext(ctx, program, childName, strconv.FormatInt(c.memory, 10), seconds) //nolint:gosec // our own program
 	c.cmd.Env, c.cmd.Dir, c.cmd.Stderr = []string{}, "/", c.stderr
 	var err error
@@ -275,8 +285,10 @@ func (c *running) explain(ctx context.Context, err, ended error, limit time.Dura
 	switch {
 	case errors.As(ended, &exit) && exit.ExitCode() == exitUnlocked:
 		return fmt.Errorf("%w: %s", ErrUnavailable, words)
-	case ctx.Err() != nil || errors.As(ended, &exit) && exit.UserTime()+exit.SystemTime() >= 2*limit:
-		return tooMuch("rendering takes over %s", limit)
+	case errors.As(ended, &exit) && exit.UserTime()+exit.SystemTime() >= limit:
+		return tooMuch("rendering takes over %s of the processor", limit)
+	case ctx.Err() != nil:
+		return fmt.Errorf("rendering was not done after %s, for most of which it waited: the machine is busy", c.patience)
 	case strings.Contains(words, "out of memory") || strings.Contains(words, "cannot allocate memory"):
 		return tooMuch("rendering takes over %d MiB of memory", c.memory>>20)
 	case strings.Contains(words, "stack exceeds") || strings.Contains(words, "stack overflow"):

@@ -113,7 +113,7 @@ func TestBombs(t *testing.T) {
 		"memory": {"{{ range until (int .Values.count) }}x{{ end }}", Renderer{Memory: 256 << 20}, "256 MiB of memory"},
 		"time": {
 			`{{ $n := int .Values.turns }}{{ range until $n }}{{ range until $n }}{{ range until $n }}{{ end }}{{ end }}{{ end }}`,
-			Renderer{Time: 2 * time.Second}, "over 2s",
+			Renderer{Time: time.Second, Patience: time.Minute}, "over 1s of the processor",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +122,31 @@ func TestBombs(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// slow files, as on a disk that others use.
+type slow struct {
+	fstest.MapFS
+	by time.Duration
+}
+
+// Open waits before it opens.
+func (s slow) Open(name string) (fs.File, error) {
+	<-time.After(s.by)
+	return s.MapFS.Open(name)
+}
+
+// A machine that is busy is no fault of the payload: it is tried again, and no fleet is told that the release failed.
+func TestBusyMachineIsNoFaultOfThePayload(t *testing.T) {
+	files := slow{fstest.MapFS{
+		"kustomization.yaml": {Data: []byte("resources: [a.yaml]\n")},
+		"a.yaml":             {Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")},
+	}, 2 * time.Second}
+	r := &Renderer{Patience: time.Second}
+	_, err := r.Render(t.Context(), specialize.Input{Path: ".", Files: files, Rollout: fleet.RolloutName{Namespace: "a", Name: "b"}})
+	if err == nil || fleet.KindOf(err) != fleet.Retryable {
+		t.Errorf("%v is %v, want it to be tried again", err, fleet.KindOf(err))
 	}
 }
 

@@ -90,7 +90,7 @@ func (t *turn) attempt(ctx context.Context) error {
 	}
 	next := t.promise.clone()
 	next.keepSaid(t.plan.Digest)
-	next.Progress = next.Progress.Begin(t.plan.Digest, t.now)
+	next.Progress, next.Failure = next.Progress.Begin(t.plan.Digest, t.now), nil
 	next.Installed = release.installed
 	if err := t.say(ctx, next, t.plan.Digest, string(t.plan.Release.Revision), fleet.Started); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (t *turn) carry(ctx context.Context, r rendered) (done bool, err error) {
 	t.report.Health = health
 	next := t.promise.clone()
 	next.keepSaid(t.plan.Digest)
-	next.Progress = sequencer.CarryOver(t.plan.Digest, t.now)
+	next.Progress, next.Failure = sequencer.CarryOver(t.plan.Digest, t.now), nil
 	next.Installed, next.LastGood = r.installed, r.installed
 	if err := t.say(ctx, next, t.plan.Digest, "the payload already ran here", fleet.Succeeded); err != nil {
 		return false, err
@@ -275,7 +275,7 @@ func (t *turn) observe(ctx context.Context, health delivery.Health) error {
 		case fleet.Succeeded:
 			promise.LastGood = installed
 		case fleet.Failed:
-			promise.Installed = promise.LastGood
+			promise.Installed, promise.Failure = promise.LastGood, failureOf(health, installed.Pace)
 		case fleet.GaveUp:
 			t.wake(time.Millisecond) // said by giveUp, when the last good release is back
 			continue
@@ -289,6 +289,18 @@ func (t *turn) observe(ctx context.Context, health delivery.Health) error {
 		t.wake(time.Millisecond) // go back to the last good release without waiting
 	}
 	return t.say(ctx, promise, progress.Plan, health.Because, kinds...)
+}
+
+// failureOf an attempt: it was hopeless, or its time was over.
+func failureOf(health delivery.Health, pace sequencer.Pace) *Failure {
+	if health.State == delivery.Failed {
+		return &Failure{Reason: v1alpha1.ReasonFailed, Because: fleet.Cut(health.Because)}
+	}
+	because := fmt.Sprintf("not healthy within %s", pace.ProgressDeadline)
+	if health.Because != "" {
+		because += ": " + health.Because
+	}
+	return &Failure{Reason: v1alpha1.ReasonProgressDeadlineExceeded, Because: fleet.Cut(because)}
 }
 
 // say milestones of a plan: the records are signed, the promise that holds them is written to the

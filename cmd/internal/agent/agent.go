@@ -16,6 +16,7 @@ import (
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/specialize"
 )
 
 // Agent takes rollouts through the pipeline, for one cluster. The demo, the simulator and the
@@ -77,10 +78,12 @@ type Heads interface {
 
 // Report of one turn: what the status, the endpoint and the demo show of it.
 type Report struct {
-	Rollout  Rollout
-	Plan     *sequencer.Plan
-	Decision sequencer.Decision
-	Promise  Promise
+	Rollout Rollout
+	// Unmatched says which of the spec's overrides are for nobody.
+	Unmatched []string
+	Plan      *sequencer.Plan
+	Decision  sequencer.Decision
+	Promise   Promise
 	// Subject and Author of the accepted revision's commit.
 	Subject, Author string
 	// Outcome and Health of the delivery, where there was one.
@@ -181,7 +184,7 @@ func (t *turn) seal(ctx context.Context) error {
 	ended := rollout.Withdrawn || !ok && t.promise.Author == fleet.AuthorGit && t.Rollouts.Gone(t.name)
 	switch {
 	case ok:
-		t.report.Rollout = rollout
+		t.report.Rollout, t.report.Unmatched = rollout, specialize.Unmatched(rollout.Spec.Specialize, rollout.Targets)
 		if ended {
 			return errTurnOver
 		}
@@ -369,8 +372,10 @@ func readerOf(name fleet.RolloutName, d v1alpha1.Delivery) source.Reader {
 
 // accountOf a delivery, as which everything of the rollout is read and written.
 func accountOf(d v1alpha1.Delivery) string {
-	if d.ServiceAccountName != "" {
-		return d.ServiceAccountName
-	}
-	return DefaultServiceAccount
+	return withDefaults(d).ServiceAccountName
+}
+
+// withDefaults is the delivery with what counts where nothing is written.
+func withDefaults(d v1alpha1.Delivery) v1alpha1.Delivery {
+	return (&v1alpha1.FleetRolloutSpec{Delivery: d}).WithDefaults("").Delivery
 }

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,11 +22,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/delivery/kube"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
+
+// podName is the variable that names the pod which the agent runs in; whoever asks from outside comes in through it.
+const podName = "POD_NAME"
 
 // serve the read endpoint, and publish where it is.
 func (r *running) serve(ctx context.Context) error {
@@ -54,7 +58,7 @@ func (r *running) serve(ctx context.Context) error {
 			Log:     r.cfg.Log.WithName("read"),
 		},
 		Ready: func(addr net.Addr) {
-			if err := r.publishEndpoint(ctx, "https://"+addr.String(), certificates.CA); err != nil {
+			if err := r.publishEndpoint(ctx, endpointOf(host, addr), certificates.CA); err != nil {
 				r.cfg.Log.Error(err, "where the read endpoint is could not be published; the CLI will not find it")
 			}
 		},
@@ -65,6 +69,15 @@ func (r *running) serve(ctx context.Context) error {
 	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { past.follow(ctx, changed); return nil })
 	return group.Wait()
+}
+
+// endpointOf is the address with the name that the certificate is made for. Who listens at every address has no name.
+func endpointOf(host string, addr net.Addr) string {
+	_, port, err := net.SplitHostPort(addr.String())
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return "https://" + addr.String()
+	}
+	return "https://" + net.JoinHostPort(host, port)
 }
 
 // pastView is what the ledger holds of the rollouts' earlier releases. It is in readapi.Pasts.
@@ -260,15 +273,17 @@ func (v *clusterView) Objects(ctx context.Context, name fleet.RolloutName) (read
 		Member: v.control.Agent.Self.Name, Revision: inventory.Revision, Plan: inventory.Plan,
 		Ready: r.Health.Ready, Delivered: len(inventory.Objects), Because: r.Health.Because,
 	}
-	amiss := amissIn(r.Health, inventory.Objects)
-	// The first that are not well are named; where that is all of them, the others are.
-	tells := r.Health.Total > 0 && r.Health.Ready+len(amiss) == r.Health.Total
+	if err := r.Trouble[v1alpha1.ConditionAvailable]; err != nil {
+		out.Because = err.Error()
+	}
+	found := make(map[delivery.ObjectID]delivery.ObjectHealth, len(r.Health.Objects))
+	for _, o := range r.Health.Objects {
+		found[o.Object] = o
+	}
 	for _, id := range inventory.Objects {
 		o := v.object(id)
-		if because, is := amiss[id]; is {
-			o.Health, o.Because = readapi.ObjectNotReady, because
-		} else if tells {
-			o.Health = readapi.ObjectHealthy
+		if is, looked := found[id]; looked {
+			o.Health, o.Because = healthWord(is.State), is.Because
 		}
 		out.Items = append(out.Items, o)
 	}
@@ -289,21 +304,15 @@ func (v *clusterView) object(id delivery.ObjectID) readapi.Object {
 	return o
 }
 
-// amissIn the health of all are the objects that it names, with what is amiss.
-func amissIn(h delivery.Health, ids []delivery.ObjectID) map[delivery.ObjectID]string {
-	said := map[string]string{}
-	for part := range strings.SplitSeq(h.Because, "; ") {
-		if what, because, ok := strings.Cut(part, ": "); ok {
-			said[what] = because
-		}
+// healthWord of the endpoint.
+func healthWord(s delivery.HealthState) string {
+	switch s {
+	case delivery.Healthy:
+		return readapi.ObjectHealthy
+	case delivery.Failed:
+		return readapi.ObjectFailed
 	}
-	out := map[delivery.ObjectID]string{}
-	for _, id := range ids {
-		if because, ok := said[id.String()]; ok {
-			out[id] = because
-		}
-	}
-	return out
+	return readapi.ObjectNotReady
 }
 
 // Members is in readapi.Members.
@@ -316,7 +325,7 @@ func (r *running) publishEndpoint(ctx context.Context, address string, ca []byte
 	api := r.client.CoreV1().ConfigMaps(r.cfg.Namespace)
 	want := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: readapi.EndpointConfigMap},
-		Data:       readapi.EndpointData(address, ca),
+		Data:       readapi.EndpointInPod(address, ca, os.Getenv(podName)),
 	}
 	_, err := api.Update(ctx, want, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {

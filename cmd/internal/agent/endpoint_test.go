@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
@@ -162,25 +163,35 @@ func TestObjectsHere(t *testing.T) {
 	kinds := meta.NewDefaultRESTMapper(nil)
 	kinds.Add(schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, meta.RESTScopeNamespace)
 	kinds.Add(schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, meta.RESTScopeNamespace)
+	is := func(id delivery.ObjectID, state delivery.HealthState, because string) delivery.ObjectHealth {
+		return delivery.ObjectHealth{Object: id, State: state, Because: because}
+	}
+	a, b, c := deployment("a"), deployment("b"), secret
 	for name, test := range map[string]struct {
 		health delivery.Health
 		want   string // health of each object
 	}{
-		"well":                        {delivery.Health{State: delivery.Healthy, Ready: 3, Total: 3}, "Healthy Healthy Healthy "},
-		"one is not":                  {delivery.Health{Ready: 2, Total: 3, Because: "Deployment shop/b: 0 of 1 ready"}, "Healthy NotReady Healthy "},
-		"one is not, in many words":   {delivery.Health{Ready: 2, Total: 3, Because: "Deployment shop/b: no image; back-off: pulling"}, "Healthy NotReady Healthy "},
-		"two are not":                 {delivery.Health{Ready: 1, Total: 3, Because: "Deployment shop/a: x; Secret shop/token: is not there"}, "NotReady Healthy NotReady "},
-		"more than are named":         {delivery.Health{Ready: 0, Total: 3, Because: "Deployment shop/a: x: y; Deployment shop/b: z; and 1 more"}, "NotReady NotReady  "},
-		"a word that looks like one":  {delivery.Health{Ready: 0, Total: 3, Because: "Deployment shop/a: x; reason: y; and 2 more"}, "NotReady   "},
-		"nobody looked":               {delivery.Health{}, "   "},
-		"something went wrong before": {delivery.Health{Because: "nothing has been delivered yet"}, "   "},
+		"well": {delivery.Sum([]delivery.ObjectHealth{
+			is(a, delivery.Healthy, ""), is(b, delivery.Healthy, ""), is(c, delivery.Healthy, ""),
+		}), "Healthy, Healthy, Healthy, "},
+		"one is not": {delivery.Sum([]delivery.ObjectHealth{
+			is(a, delivery.Healthy, ""), is(b, delivery.Progressing, "no image; back-off: pulling"), is(c, delivery.Healthy, ""),
+		}), "Healthy, NotReady no image; back-off: pulling, Healthy, "},
+		"each has its own word": {delivery.Sum([]delivery.ObjectHealth{
+			is(a, delivery.Failed, "x"), is(b, delivery.Progressing, "y"), is(c, delivery.Progressing, "is not there"),
+		}), "Failed x, NotReady y, NotReady is not there, "},
+		"delivered since the look": {delivery.Sum([]delivery.ObjectHealth{
+			is(deployment("old"), delivery.Failed, "x"), is(b, delivery.Healthy, ""),
+		}), ", Healthy, , "},
+		"nobody looked":               {delivery.Health{}, ", , , "},
+		"something went wrong before": {delivery.Health{Because: "nothing has been delivered yet"}, ", , , "},
 	} {
 		w := released(t)
-		c := controllerOf(w.site("ams"))
+		control := controllerOf(w.site("ams"))
 		report := w.site("ams").last
 		report.Health = test.health
-		c.reports[w.name] = report
-		v := &clusterView{control: c, kinds: kinds, inventories: inventories{inventory: delivery.Inventory{
+		control.reports[w.name] = report
+		v := &clusterView{control: control, kinds: kinds, inventories: inventories{inventory: delivery.Inventory{
 			Rollout: w.name, Revision: "main@sha1:1", Objects: []delivery.ObjectID{deployment("a"), deployment("b"), secret}, Left: []delivery.ObjectID{strange},
 		}}}
 		out, err := v.Objects(t.Context(), w.name)
@@ -189,13 +200,18 @@ func TestObjectsHere(t *testing.T) {
 		}
 		var got []string
 		for _, o := range out.Items {
-			got = append(got, o.Health)
+			got = append(got, strings.TrimSpace(o.Health+" "+o.Because))
 		}
-		if strings.Join(got, " ") != test.want {
+		if strings.Join(got, ", ") != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 		if out.Items[0].Resource != "deployments" || out.Items[2].Resource != "secrets" || out.Items[3].Resource != "" || !out.Items[3].Left {
 			t.Errorf("%s: %+v", name, out.Items)
+		}
+		report.Trouble = map[string]error{v1alpha1.ConditionAvailable: errors.New("web may not get Deployments")}
+		control.reports[w.name] = report
+		if out, err := v.Objects(t.Context(), w.name); err != nil || out.Because != "web may not get Deployments" {
+			t.Errorf("%s: because %q, %v", name, out.Because, err)
 		}
 		v.inventories = inventories{err: errors.New("away")}
 		if _, err := v.Objects(t.Context(), w.name); err == nil || !strings.Contains(err.Error(), w.name.String()) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -42,11 +43,14 @@ func (p *PolledHeads) Latest(ctx context.Context, src source.Origin, s Settings)
 	if h.due(p.Clock().Elapsed, s.SourceInterval) {
 		timeout := s.SourceTimeout
 		if timeout <= 0 {
-			timeout = DefaultSourceTimeout
+			timeout = settingsFrom(v1alpha1.FleetRolloutSpec{}).SourceTimeout
 		}
 		within, cancel := context.WithTimeout(ctx, timeout)
 		snap, err := p.Source.Latest(within, src)
 		cancel()
+		if ctx.Err() != nil {
+			return source.Snapshot{}, 0, ctx.Err() // whoever asked went away: that says nothing of the source
+		}
 		h.looked(p.Clock().Elapsed, snap, err)
 	}
 	h.mu.Lock()
@@ -57,7 +61,7 @@ func (p *PolledHeads) Latest(ctx context.Context, src source.Origin, s Settings)
 func (h *head) due(now, interval time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.poll.Interval = interval
+	h.poll.Every(interval)
 	return h.poll.Wait(now) == 0
 }
 
@@ -70,15 +74,6 @@ func (h *head) looked(now time.Duration, snap source.Snapshot, err error) {
 		h.snap = snap
 	}
 }
-
-// What the CRD defaults, for specs that met no API server.
-const (
-	// DefaultSourceTimeout of one look.
-	DefaultSourceTimeout    = time.Minute
-	defaultSourceInterval   = time.Minute
-	defaultDeliveryInterval = 10 * time.Minute
-	defaultRetryInterval    = 30 * time.Second
-)
 
 // At is in Heads.
 func (p *PolledHeads) At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error) {

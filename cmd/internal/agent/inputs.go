@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -52,6 +53,8 @@ type KubeInputs struct {
 
 	mu      sync.Mutex
 	readers map[source.Reader]kubernetes.Interface
+
+	looking sync.Mutex // guards served; apart from mu, so that no Secret waits while the server is asked what it serves
 	served  served
 }
 
@@ -145,19 +148,27 @@ func unreadable(err error, as source.Reader, ref specialize.Reference, reason st
 	return out
 }
 
-// as gives the client of a reader. Groups are left out on purpose: the server adds the account's own.
+// as gives the client of a reader. Groups are left out on purpose: the server adds the account's own. Names that no
+// account can have are refused: whom the server would take them for is not for a rollout to find out.
 func (k *KubeInputs) as(reader source.Reader) (kubernetes.Interface, error) {
+	wrong := validation.IsDNS1123Label(reader.Namespace)
+	if reader.ServiceAccount != "" {
+		wrong = append(wrong, validation.IsDNS1123Subdomain(reader.ServiceAccount)...)
+	}
+	if len(wrong) > 0 || reader.ServiceAccount == "" && reader.Namespace != k.Namespace {
+		return nil, &fleet.Error{
+			Kind: fleet.Refused, Reason: v1alpha1.ReasonServiceAccountNotFound,
+			Err: fmt.Errorf("nobody reads as %q: it is no service account", reader.Namespace+"/"+reader.ServiceAccount),
+		}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if client, ok := k.readers[reader]; ok {
 		return client, nil
 	}
 	config := rest.CopyConfig(k.Config)
-	switch {
-	case reader.ServiceAccount != "" && reader.Namespace != "":
+	if reader.ServiceAccount != "" {
 		config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + reader.Namespace + ":" + reader.ServiceAccount}
-	case reader.ServiceAccount != "" || reader.Namespace != k.Namespace:
-		return nil, fmt.Errorf("nobody reads as %s/%s", reader.Namespace, reader.ServiceAccount)
 	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -173,8 +184,8 @@ func (k *KubeInputs) as(reader source.Reader) (kubernetes.Interface, error) {
 // Capabilities is in Inputs. A group that its server does not list now counts with what it listed last; one that was
 // never seen is an error, because to take it for absent would take objects out of what a chart renders (R12).
 func (k *KubeInputs) Capabilities(context.Context) (string, []string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.looking.Lock()
+	defer k.looking.Unlock()
 	if now := k.Clock().Elapsed; !k.served.seen || now-k.served.at >= keepCapabilities {
 		next, err := k.discover()
 		if err != nil {

@@ -64,8 +64,15 @@ type Controller struct {
 	wakes   chan event.GenericEvent
 	pending map[fleet.RolloutName]bool
 	ringing chan struct{}
-	asked   map[fleet.RolloutName]string // the last request to look now that was heard
+	asked   map[fleet.RolloutName]string // the last request to look now that was heard, and the generation
 	watched map[fleet.RolloutName]watching
+}
+
+// isWatched says whether the objects of a manifest are what is watched for a rollout, as the account.
+func (c *Controller) isWatched(name fleet.RolloutName, manifest fleet.Digest, account string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watched[name] == watching{manifest, account}
 }
 
 // watching is whose objects are watched, and as whom.
@@ -180,7 +187,7 @@ func (c *Controller) watch(ctx context.Context, name fleet.RolloutName, r *Repor
 	if installed == nil {
 		return
 	}
-	now := watching{installed.Manifest, serviceAccountOf(installed.Delivery)}
+	now := watching{installed.Manifest, accountOf(installed.Delivery)}
 	c.mu.Lock()
 	known := c.watched[name] == now
 	c.mu.Unlock()
@@ -230,11 +237,12 @@ func (c *Controller) hear(ctx context.Context, name fleet.RolloutName, object *v
 	return c.Home.Seal(ctx, name, object.Spec)
 }
 
-// hearRequest to look at the source now; each value of the annotation is one request.
+// hearRequest to look at the source now: each value of the annotation is one request, and so is another spec, because
+// who edits the one has often just pushed to the other.
 func (c *Controller) hearRequest(name fleet.RolloutName, object *v1alpha1.FleetRollout) {
-	request := object.Annotations[v1alpha1.AnnotationReconcile]
+	request := fmt.Sprintf("%d %s", object.Generation, object.Annotations[v1alpha1.AnnotationReconcile])
 	c.mu.Lock()
-	news := request != "" && c.asked[name] != request
+	news := c.asked[name] != request
 	c.asked[name] = request
 	c.mu.Unlock()
 	if news {
@@ -333,13 +341,6 @@ func copyOf(name fleet.RolloutName, r Rollout) *v1alpha1.FleetRollout {
 func isHome(object *v1alpha1.FleetRollout) bool {
 	origin, ok := object.Labels[v1alpha1.LabelOrigin]
 	return !ok || origin == v1alpha1.OriginLocal
-}
-
-func serviceAccountOf(d v1alpha1.Delivery) string {
-	if d.ServiceAccountName == "" {
-		return DefaultServiceAccount
-	}
-	return d.ServiceAccountName
 }
 
 // keep the report for the read endpoint.

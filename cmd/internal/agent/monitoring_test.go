@@ -259,7 +259,7 @@ func (q *queries) check(t *testing.T, where, expr string) map[string]bool {
 		base := strings.TrimSuffix(strings.TrimSuffix(s[1], "_bucket"), "_count")
 		for _, part := range strings.Split(s[2], ",") {
 			m := matcher.FindStringSubmatch(part)
-			if m == nil || !q.exported[base][m[1]] {
+			if len(m) < 2 || !q.exported[base][m[1]] {
 				t.Errorf("%s: %s has no label that %s could match", where, s[1], part)
 				continue
 			}

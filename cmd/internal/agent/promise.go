@@ -25,6 +25,8 @@ type Promise struct {
 	Author string `json:"author,omitempty"`
 	// Progress on the release that was started last.
 	Progress sequencer.Progress `json:"progress,omitzero"`
+	// Failure of the last attempt at Progress's plan, until the next one begins; nil where it has not failed.
+	Failure *Failure `json:"failure,omitempty"`
 	// Installed is what was started last and has not failed, else the last good: what is healed (R11).
 	Installed *Installed `json:"installed,omitempty"`
 	// LastGood is the last release that succeeded here.
@@ -55,6 +57,13 @@ type Installed struct {
 	Inputs fleet.Digest `json:"inputs,omitzero"`
 	// Pace of the member's attempts at it.
 	Pace sequencer.Pace `json:"pace"`
+}
+
+// Failure is how an attempt ended that did not succeed.
+type Failure struct {
+	// Reason of the condition Available.
+	Reason  string `json:"reason"`
+	Because string `json:"because,omitempty"`
 }
 
 // Authored is the position and content of a seal of this member.
@@ -115,10 +124,7 @@ func (p *Promise) keepSaid(plans ...fleet.Digest) {
 
 // pace of one member's attempts, from the plan's stage and the rollout's delivery.
 func pace(stage *sequencer.Stage, d v1alpha1.Delivery, retryInterval time.Duration) sequencer.Pace {
-	retries := sequencer.DefaultRetries
-	if d.Retries != nil {
-		retries = int(*d.Retries)
-	}
+	retries := int(*withDefaults(d).Retries)
 	return sequencer.Pace{
 		MinReadyTime: stage.MinReadyTime, Soak: stage.Soak, ProgressDeadline: stage.ProgressDeadline,
 		RetryInterval: retryInterval, Retries: retries,

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -12,9 +13,6 @@ import (
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
-
-// DefaultServiceAccount of a rollout that names none.
-const DefaultServiceAccount = "flotilla"
 
 // RenderRequest is one payload for one member.
 type RenderRequest struct {
@@ -49,9 +47,12 @@ func (t *turn) release(ctx context.Context) (rendered, error) {
 	if err != nil {
 		return rendered{}, err
 	}
-	installed.Path, installed.Manifest, installed.Inputs = manifest.Path, manifest.Digest, inputs
+	installed.Path, installed.Manifest, installed.Inputs = literal(manifest.Path), manifest.Digest, inputs
 	return t.ready(installed, manifest), nil
 }
+
+// literal path: filling in variables once more gives it as it is.
+func literal(path string) string { return strings.ReplaceAll(path, "${", "$${") }
 
 // again renders what was installed once more. Other bytes than then are not it, and are not applied, unless
 // what differs is what this cluster itself adds: its owner changed a value of his own, in his own cluster.
@@ -60,10 +61,11 @@ func (t *turn) again(ctx context.Context, installed *Installed) (rendered, error
 	if err != nil {
 		return rendered{}, fmt.Errorf("render %s again: %w", installed.Release.Revision.Short(), err)
 	}
-	switch {
-	case manifest.Digest == installed.Manifest:
+	switch same := manifest.Digest == installed.Manifest; {
+	case same && inputs == installed.Inputs:
 		return t.ready(installed, manifest), nil
-	case inputs != installed.Inputs:
+	case same, inputs != installed.Inputs && !installed.Inputs.IsZero():
+		// Inputs that changed nothing are noted too: later on they would excuse any other bytes.
 		return t.adapt(ctx, installed, manifest, inputs)
 	}
 	return rendered{}, &fleet.Error{
@@ -87,6 +89,9 @@ func (t *turn) adapt(ctx context.Context, installed *Installed, manifest special
 	}
 	if err := t.save(ctx, next); err != nil {
 		return rendered{}, err
+	}
+	if manifest.Digest == installed.Manifest {
+		return t.ready(&adapted, manifest), nil
 	}
 	t.Log.Info("the cluster's own values changed; rendered the installed release anew", "rollout", t.name.String(),
 		"revision", string(installed.Release.Revision), "manifest", manifest.Digest.Short())
@@ -151,20 +156,17 @@ func (t *turn) addCluster(ctx context.Context, r *RenderRequest, as source.Reade
 }
 
 func (t *turn) ready(installed *Installed, manifest specialize.Manifest) rendered {
-	d := installed.Delivery
-	guard := d.PruneGuard
-	if guard == nil {
-		guard = &v1alpha1.PruneGuard{}
-	}
+	d := withDefaults(installed.Delivery)
 	plan := installed.Release.Plan()
 	return rendered{
 		installed: installed,
 		Release: delivery.Release{
 			Rollout: t.name, Plan: plan, Revision: installed.Release.Revision,
-			Digest: manifest.Digest, Objects: manifest.Objects, ServiceAccount: accountOf(d),
-			Prune:           d.Prune == nil || *d.Prune,
-			MaxPruneObjects: orElse(guard.MaxObjects, 10), MaxPrunePercent: orElse(guard.MaxPercent, 50),
-			Fence: func(ctx context.Context) error { return t.fence(ctx, plan) },
+			Digest: manifest.Digest, Objects: manifest.Objects, ServiceAccount: d.ServiceAccountName,
+			Prune:           *d.Prune,
+			MaxPruneObjects: int(*d.PruneGuard.MaxObjects), MaxPrunePercent: int(*d.PruneGuard.MaxPercent),
+			Recheck: t.report.Rollout.Settings.DeliveryInterval,
+			Fence:   func(ctx context.Context) error { return t.fence(ctx, plan) },
 		},
 	}
 }
@@ -180,11 +182,4 @@ func (t *turn) fence(ctx context.Context, plan fleet.Digest) error {
 		return errOvertaken
 	}
 	return nil
-}
-
-func orElse(v *int32, otherwise int) int {
-	if v == nil {
-		return otherwise
-	}
-	return int(*v)
 }

@@ -21,7 +21,8 @@ type CachedRenderer struct {
 	// Engine builds what is not plain YAML. Nil is this process itself, which is for payloads that are trusted.
 	Engine Engine
 
-	mu    sync.Mutex
+	mu    sync.Mutex // never held while something is built: what is kept is given out at once
+	turn  chan struct{}
 	kept  map[renderKey]outcome
 	order []renderKey
 }
@@ -53,9 +54,15 @@ func (c *CachedRenderer) Render(ctx context.Context, r RenderRequest) (specializ
 		return specialize.Manifest{}, err
 	}
 	key := renderKey{r.Source, r.Revision, r.Chart, input}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if kept, ok := c.kept[key]; ok {
+	if kept, ok := c.find(key); ok {
+		return copied(kept)
+	}
+	leave, err := c.enter(ctx)
+	if err != nil {
+		return specialize.Manifest{}, err
+	}
+	defer leave()
+	if kept, ok := c.find(key); ok {
 		return copied(kept)
 	}
 	manifest, err := c.build(ctx, r.Input)
@@ -64,6 +71,29 @@ func (c *CachedRenderer) Render(ctx context.Context, r RenderRequest) (specializ
 	}
 	c.keep(key, outcome{manifest, err})
 	return copied(outcome{manifest, err})
+}
+
+// enter waits for the turn: one payload is built at a time, as each may take much memory.
+func (c *CachedRenderer) enter(ctx context.Context) (leave func(), err error) {
+	c.mu.Lock()
+	if c.turn == nil {
+		c.turn = make(chan struct{}, 1)
+	}
+	turn := c.turn
+	c.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("render: another payload is being built: %w", ctx.Err())
+	}
+}
+
+func (c *CachedRenderer) find(key renderKey) (outcome, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept, ok := c.kept[key]
+	return kept, ok
 }
 
 // build plain YAML here: decoding is bounded, and nothing in it is executed.
@@ -78,6 +108,8 @@ func (c *CachedRenderer) build(ctx context.Context, in specialize.Input) (specia
 }
 
 func (c *CachedRenderer) keep(key renderKey, o outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	most := c.Keep
 	if most == 0 {
 		most = DefaultKeptManifests

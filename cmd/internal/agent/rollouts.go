@@ -204,11 +204,12 @@ func (h *Homes) settingsOf(name fleet.RolloutName, sealed sequencer.Sealed) Sett
 
 // settingsFrom a spec, with the CRD's defaults: files of the fleet repository meet no API server.
 func settingsFrom(spec v1alpha1.FleetRolloutSpec) Settings {
+	whole := spec.WithSchemaDefaults()
 	return Settings{
 		Suspend:          spec.Suspend,
-		SourceInterval:   spec.Source.Interval.Or(defaultSourceInterval),
-		SourceTimeout:    spec.Source.Timeout.Or(DefaultSourceTimeout),
-		DeliveryInterval: spec.Delivery.Interval.Or(defaultDeliveryInterval),
-		RetryInterval:    spec.Delivery.RetryInterval.Or(defaultRetryInterval),
+		SourceInterval:   whole.Source.Interval.Or(0),
+		SourceTimeout:    whole.Source.Timeout.Or(0),
+		DeliveryInterval: whole.Delivery.Interval.Or(0),
+		RetryInterval:    whole.Delivery.RetryInterval.Or(0),
 	}
 }

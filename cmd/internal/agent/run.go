@@ -158,6 +158,7 @@ func (r *running) open(ctx context.Context) (err error) {
 	r.heads = &PolledHeads{Source: r.metrics.Source(Sources{Git: r.mirrors, Helm: r.charts}), Clock: r.clock, Seed: r.id}
 	r.renderer = &CachedRenderer{}
 	if jailed := (&jail.Renderer{}); r.cfg.InProcess {
+		time.Local = time.UTC // as in a jailed process: every member is to render alike
 		r.cfg.Log.Info("payloads are rendered in the agent's own process: what they take, it lacks")
 	} else if err := jailed.Probe(ctx); err != nil {
 		return errors.Join(fmt.Errorf("%w; --render-in-process renders in the agent's own process instead, for payloads that are trusted", err), r.store.Close())
@@ -235,6 +236,11 @@ func (r *running) followRoster(ctx context.Context) error {
 }
 
 func (r *running) declared(content RepositoryContent) {
+	for name, next := range content.Rollouts {
+		if before, ok, _ := r.homes.declared(name); ok && before.Digest() != next.Digest() {
+			r.heads.Ask(originOf(name, next.Spec.Source, next.Spec.Delivery)) // who edits it has often just pushed the payload
+		}
+	}
 	r.homes.Declare(content)
 	r.take(content.Members)
 	if err := r.store.SetMeta(metaRepository, []byte(content.Revision)); err != nil {
@@ -304,10 +310,17 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 		return fmt.Errorf("controller manager: %w", err)
 	}
 	cluster := &kube.Cluster{Config: r.cfg.Kube, Namespace: r.cfg.Namespace}
-	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) { r.control.Wake(name) }}
+	steady := &Steady{Deliverer: cluster, Clock: r.clock}
+	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) {
+		steady.Changed(name)
+		r.control.Wake(name)
+	}}
+	steady.Watched = func(name fleet.RolloutName, manifest fleet.Digest, account string) bool {
+		return r.control.isWatched(name, manifest, account) && watcher.Steady(name)
+	}
 	promises := &KubePromises{Client: r.client, Namespace: r.cfg.Namespace}
 	r.wire(parts{
-		self: self, client: mgr.GetClient(), cluster: cluster, watcher: watcher, promises: promises,
+		self: self, client: mgr.GetClient(), cluster: cluster, steady: steady, watcher: watcher, promises: promises,
 		recorder: mgr.GetEventRecorder(eventSource), log: log,
 	})
 	r.metrics.Of(self, r.node, r.node.Stats)
@@ -361,6 +374,7 @@ type parts struct {
 	self     fleet.Member
 	client   client.Client
 	cluster  *kube.Cluster
+	steady   *Steady
 	watcher  *kube.Watcher
 	promises Promises
 	recorder events.AnnotatedEventRecorder
@@ -371,7 +385,7 @@ type parts struct {
 func (r *running) wire(p parts) {
 	c := r.control
 	c.Agent = &Agent{
-		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.cluster,
+		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
 		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
 	}
 	c.Home = &Home{

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -108,8 +109,11 @@ func sealed(r *Report) metav1.Condition {
 	if r.Rollout.Author == fleet.AuthorGit {
 		reason = v1alpha1.ReasonSealedByCommit
 	}
-	return condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, reason,
-		fmt.Sprintf("%d members by %s, number %d", len(r.Rollout.Targets), r.Rollout.Origin.Name, r.Rollout.Number))
+	message := fmt.Sprintf("%d members by %s, number %d", len(r.Rollout.Targets), r.Rollout.Origin.Name, r.Rollout.Number)
+	if len(r.Unmatched) > 0 {
+		message += "; among these members: " + strings.Join(r.Unmatched, "; ")
+	}
+	return condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, reason, message)
 }
 
 func applied(r *Report) metav1.Condition {
@@ -127,6 +131,9 @@ func applied(r *Report) metav1.Condition {
 }
 
 func available(r *Report) metav1.Condition {
+	if c, is := failed(r); is {
+		return c
+	}
 	if err := r.Trouble[v1alpha1.ConditionAvailable]; err != nil {
 		return condition(v1alpha1.ConditionAvailable, metav1.ConditionUnknown, v1alpha1.ReasonChecking, err.Error())
 	}
@@ -144,6 +151,44 @@ func available(r *Report) metav1.Condition {
 		return condition(v1alpha1.ConditionAvailable, metav1.ConditionFalse, v1alpha1.ReasonDegraded, r.Health.Because)
 	}
 	return condition(v1alpha1.ConditionAvailable, metav1.ConditionFalse, v1alpha1.ReasonChecking, orSentence(r.Health.Because, "health was not read yet"))
+}
+
+// failed is the condition while the release that is asked for has failed here: what runs instead may be well, but is
+// another release.
+func failed(r *Report) (metav1.Condition, bool) {
+	gaveUp := r.Decision.Reason == sequencer.HasGivenUp
+	if r.Plan == nil || !gaveUp && r.Decision.Reason != sequencer.HasStarted {
+		return metav1.Condition{}, false
+	}
+	f, attempts := r.Promise.Failure, r.Promise.Progress.Attempts
+	known := f != nil && r.Promise.Progress.Plan == r.Plan.Digest
+	if !known && !gaveUp {
+		return metav1.Condition{}, false
+	}
+	var reason, message string
+	revision := r.Plan.Release.Revision.Short()
+	switch {
+	case !known: // said before this cluster's API was restored
+		reason, message = v1alpha1.ReasonGaveUp, fmt.Sprintf("%s: no attempt is left", revision)
+	case gaveUp:
+		reason, message = v1alpha1.ReasonGaveUp, fmt.Sprintf("%s: no attempt is left after %d: %s", revision, attempts, f.Because)
+	default:
+		reason, message = f.Reason, fmt.Sprintf("%s: attempt %d failed: %s", revision, attempts, f.Because)
+	}
+	return condition(v1alpha1.ConditionAvailable, metav1.ConditionFalse, reason, message+"; "+runsInstead(r)), true
+}
+
+// runsInstead of a release that failed.
+func runsInstead(r *Report) string {
+	i := r.Promise.Installed
+	if i == nil {
+		return "there is no earlier release to go back to"
+	}
+	words := "it runs " + i.Release.Revision.Short()
+	if r.Health.State == delivery.Healthy {
+		words += fmt.Sprintf(", %d of %d objects ready", r.Health.Ready, r.Health.Total)
+	}
+	return words
 }
 
 // onlyIf gives a condition that exists only while it is true.

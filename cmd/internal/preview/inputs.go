@@ -58,8 +58,7 @@ func Open(rollout *v1alpha1.FleetRollout, in Inputs) (*Payload, error) {
 		return nil, err
 	}
 	if err := p.open(rollout, in); err != nil {
-		p.Close()
-		return nil, err
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }

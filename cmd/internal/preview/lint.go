@@ -256,7 +256,7 @@ func (l *linter) fail(r *Rollout, at Where, err error) {
 	if err == nil {
 		return
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // errors.Join's own, not one that it holds
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			l.fail(r, at, e)
 		}
@@ -384,7 +384,7 @@ func (l *linter) render(r *Rollout) {
 
 func (l *linter) unrendered(r *Rollout, err error) {
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // errors.Join's own
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
 	var found []Finding

@@ -30,12 +30,22 @@ const (
 
 	endpointAddress = "address"
 	endpointCA      = "ca.crt"
+	endpointPod     = "pod"
 )
 
 // EndpointData is what an agent writes into the data of that ConfigMap: its address, such as
 // https://127.0.0.1:4443, and the authority of its certificate, PEM.
 func EndpointData(address string, ca []byte) map[string]string {
 	return map[string]string{endpointAddress: address, endpointCA: string(ca)}
+}
+
+// EndpointInPod is EndpointData of an agent in a pod of EndpointNamespace; "" is none.
+func EndpointInPod(address string, ca []byte, pod string) map[string]string {
+	out := EndpointData(address, ca)
+	if pod != "" {
+		out[endpointPod] = pod
+	}
+	return out
 }
 
 // ErrNoAgent is in Find's error where the cluster has no agent.
@@ -59,7 +69,8 @@ type Client struct {
 }
 
 // Find the agent of the cluster that a kubeconfig points at. The caller's own identity is used for
-// both: the cluster's API, to find the agent, and the agent.
+// both: the cluster's API, to find the agent, and the agent. Where that listens on the loopback of its pod, every
+// connection goes through the cluster's API server.
 func Find(ctx context.Context, config *rest.Config) (*Client, error) {
 	endpoint, err := readEndpoint(ctx, config)
 	if err != nil {
@@ -73,7 +84,15 @@ func Find(ctx context.Context, config *rest.Config) (*Client, error) {
 	if !x509.NewCertPool().AppendCertsFromPEM(ca) {
 		return nil, broken("ca.crt holds no certificate")
 	}
-	client, err := rest.HTTPClientFor(toAgent(config, ca))
+	there := toAgent(config, ca)
+	if pod := endpoint.Data[endpointPod]; pod != "" && onLoopback(address.Hostname()) {
+		forward, err := forwarderTo(config, pod, address.Port())
+		if err != nil {
+			return nil, err
+		}
+		there.Dial = forward.dial // the name in the agent's certificate stays that of its address
+	}
+	client, err := rest.HTTPClientFor(there)
 	if err != nil {
 		return nil, fmt.Errorf("agent at %s: %w", address.Host, err)
 	}
@@ -216,7 +235,10 @@ func unreachable(host string, err error) error {
 	}
 	out := &fleet.Error{Err: fmt.Errorf("agent at %s cannot be reached: %w", host, err)}
 	var authority x509.UnknownAuthorityError
+	var known *fleet.Error // of the forwarder
 	switch {
+	case errors.As(err, &known):
+		out.Kind, out.Hint, out.Err = known.Kind, known.Hint, fmt.Errorf("agent at %s cannot be reached: %w", host, known.Err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	case errors.As(err, &authority):
 		out.Hint = "it may be starting again, or somebody else is at its address"
@@ -227,13 +249,19 @@ func unreachable(host string, err error) error {
 	return out
 }
 
-// forwarding makes a loopback address reachable that is inside of a pod: the same port, forwarded.
+// forwarding makes a loopback address reachable that is inside of a pod, though the agent does not say so: the same
+// port, forwarded.
 func forwarding(host string) string {
 	name, port, err := net.SplitHostPort(host)
-	if ip := net.ParseIP(name); err != nil || ip == nil || !ip.IsLoopback() {
+	if err != nil || !onLoopback(name) {
 		return ""
 	}
 	return fmt.Sprintf("; where the agent runs in a pod: kubectl -n %s port-forward deploy/flotilla-agent %s", EndpointNamespace, port)
+}
+
+func onLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() || host == "localhost"
 }
 
 func refused(host string, response *http.Response) error {

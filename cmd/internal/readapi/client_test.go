@@ -60,10 +60,13 @@ func startAgent(t *testing.T, b *backend) (address string, ca []byte) {
 	return "https://" + <-where, certs.CA
 }
 
-// startAPIServer knows one ConfigMap, if any, for whoever has the token.
-func startAPIServer(t *testing.T, data map[string]string) *rest.Config {
+// startAPIServer knows one ConfigMap, if any, for whoever has the token, and what else is put on it.
+func startAPIServer(t *testing.T, data map[string]string, more ...func(*http.ServeMux)) *rest.Config {
 	t.Helper()
 	mux := http.NewServeMux()
+	for _, m := range more {
+		m(mux)
+	}
 	mux.HandleFunc("GET /api/v1/namespaces/flotilla-system/configmaps/flotilla-agent-endpoint", func(w http.ResponseWriter, r *http.Request) {
 		status := func(code int, reason metav1.StatusReason) {
 			w.Header().Set("Content-Type", "application/json")

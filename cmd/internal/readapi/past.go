@@ -125,10 +125,11 @@ func (v archive) milestones(past []PastPlan) []Event {
 	var out []Event
 	for i := range past {
 		p := &past[i]
+		revision := p.revision()
 		for _, f := range p.Facts {
 			e := Event{
-				Time: when(f.Time), Member: v.name(f.Member), Kind: f.Kind.String(), Detail: detailOf(f, p.Release.Revision),
-				Plan: p.Plan, Revision: p.Release.Revision,
+				Time: when(f.Time), Member: v.name(f.Member), Kind: f.Kind.String(), Detail: detailOf(f, revision),
+				Plan: p.Plan, Revision: revision,
 			}
 			if v.sealed(p) {
 				e.Stage = v.places[f.Member].stage
@@ -138,6 +139,19 @@ func (v archive) milestones(past []PastPlan) []Event {
 		}
 	}
 	return out
+}
+
+// revision of the plan; of one whose release nobody here remembers, what the first member that accepted or started it said.
+func (p *PastPlan) revision() fleet.Revision {
+	if p.Release.Revision != "" {
+		return p.Release.Revision
+	}
+	for _, f := range p.Facts {
+		if said := fleet.Revision(f.Detail); (f.Kind == fleet.Accepted || f.Kind == fleet.Started) && said.Commit() != f.Detail {
+			return said
+		}
+	}
+	return ""
 }
 
 // sealed says that the plan has the members, the stages and the ranks of the current one: they are
@@ -164,7 +178,7 @@ func BuildReleases(in Input, past []PastPlan) Releases {
 
 func (v archive) release(p *PastPlan) PastRelease {
 	out := PastRelease{
-		Revision: p.Release.Revision, Subject: p.Subject, Plan: p.Plan, Seal: p.Release.Seal, Number: p.Release.Number,
+		Revision: p.revision(), Subject: p.Subject, Plan: p.Plan, Seal: p.Release.Seal, Number: p.Release.Number,
 		Current: v.Plan != nil && p.Plan == v.Plan.Digest,
 	}
 	if out.Current && out.Subject == "" {

@@ -199,7 +199,7 @@ type Object struct {
 	Resource  string `json:"resource,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
-	// Health: Healthy or NotReady; absent where the member's last look does not tell.
+	// Health: Healthy, NotReady or Failed; absent where the member has not looked yet.
 	Health string `json:"health,omitempty"`
 	// Because says what is not as it should be.
 	Because string `json:"because,omitempty"`
@@ -209,8 +209,11 @@ type Object struct {
 
 // Health of an object.
 const (
-	ObjectHealthy  = "Healthy"
+	ObjectHealthy = "Healthy"
+	// ObjectNotReady: not there yet; nothing says that it will not be.
 	ObjectNotReady = "NotReady"
+	// ObjectFailed: it says that it will not get there by itself.
+	ObjectFailed = "Failed"
 )
 
 // Objects are a page of what a rollout has in the cluster of the member that answers.

@@ -31,7 +31,7 @@ func Conditions(source []byte) (string, error) {
 		if !ok || group.Tok != token.CONST {
 			continue
 		}
-		constants, err := constantsOf(set, file, group)
+		constants, err := constantsOf(set, group)
 		if err != nil {
 			return "", err
 		}
@@ -71,7 +71,7 @@ func write(b *strings.Builder, doc string, constants []constant) {
 }
 
 // constantsOf a group: a comment that stands by itself begins a part of it; one at a constant says what it means.
-func constantsOf(set *token.FileSet, file *ast.File, group *ast.GenDecl) ([]constant, error) {
+func constantsOf(set *token.FileSet, group *ast.GenDecl) ([]constant, error) {
 	var out []constant
 	part := ""
 	for _, spec := range group.Specs {
