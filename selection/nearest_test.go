@@ -5,8 +5,6 @@ package selection
 import (
 	"slices"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 func TestNearest(t *testing.T) {
@@ -27,21 +25,4 @@ func TestNearest(t *testing.T) {
 			t.Errorf("nearest(%q) = %q, want %q", tt.word, got, tt.want)
 		}
 	}
-}
-
-func TestDistanceHasTheShapeOfOne(t *testing.T) {
-	word := rapid.StringOfN(rapid.RuneFrom([]rune("abc-12")), 0, 8, -1)
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := word.Draw(t, "a"), word.Draw(t, "b")
-		d := distance(a, b)
-		if (d == 0) != (a == b) {
-			t.Fatalf("distance(%q, %q) = %d", a, b, d)
-		}
-		if d != distance(b, a) {
-			t.Fatalf("distance(%q, %q) = %d, and %d the other way", a, b, d, distance(b, a))
-		}
-		if d < abs(len(a)-len(b)) || d > max(len(a), len(b)) {
-			t.Fatalf("distance(%q, %q) = %d is out of its bounds", a, b, d)
-		}
-	})
 }

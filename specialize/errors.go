@@ -51,31 +51,10 @@ func byLikeness(word string, names []string) []string {
 		return names // no file system has such a name
 	}
 	slices.SortStableFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(slips(word, a), slips(word, b)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(fleet.Slips(word, a), fleet.Slips(word, b)), cmp.Compare(a, b))
 	})
 	return names
 }
 
 // mostCompared is the longest name that slips are counted in, in bytes.
 const mostCompared = 255
-
-// slips counts the letters missing, added or changed from a to b.
-func slips(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := corner
-			if a[i] != b[j] {
-				changed++
-			}
-			corner = row[j+1]
-			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}

@@ -92,7 +92,7 @@ func nearest(name string, names []string) []string {
 		if n == name {
 			continue
 		}
-		d := distance(name, n)
+		d := fleet.Slips(name, n)
 		if strings.HasPrefix(n, name) && name != "" {
 			d = min(d, far)
 		}
@@ -108,28 +108,4 @@ func nearest(name string, names []string) []string {
 		return cmp.Or(cmp.Compare(distances[a], distances[b]), strings.Compare(a, b))
 	})
 	return out[:min(len(out), mostNear)]
-}
-
-// distance of two names: letters to put in, leave out or change, or neighbours to swap.
-func distance(a, b string) int {
-	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		next := make([]int, len(b)+1)
-		next[0] = i + 1
-		for j := range len(b) {
-			change := last[j]
-			if a[i] != b[j] {
-				change++
-			}
-			next[j+1] = min(change, last[j+1]+1, next[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				next[j+1] = min(next[j+1], before[j-1]+1)
-			}
-		}
-		before, last = last, next
-	}
-	return last[len(b)]
 }

@@ -119,17 +119,6 @@ func TestNearest(t *testing.T) {
 	}
 }
 
-// TestDistance is one: of a word to itself nothing, the same both ways, and at most all of the longer one.
-func TestDistance(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		a, b := rapid.StringMatching(`[ab]{0,6}`).Draw(t, "a"), rapid.StringMatching(`[ab]{0,6}`).Draw(t, "b")
-		d := distance(a, b)
-		if d != distance(b, a) || (d == 0) != (a == b) || d > max(len(a), len(b)) || d < max(len(a), len(b))-min(len(a), len(b)) {
-			t.Fatalf("%q %q: %d", a, b, d)
-		}
-	})
-}
-
 // TestPlain: what others wrote paints nothing and moves nothing.
 func TestPlain(t *testing.T) {
 	if got := plain("a\x1b[31mb\nc\u202ed"); got != "a [31mb c d" {

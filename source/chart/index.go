@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
 // maxWhole is the size of an index that is parsed in whole, where it is not written as Helm writes it: that
@@ -242,7 +244,7 @@ func nearest(name string, all []string) []string {
 	}
 	var near []ranked
 	for _, other := range all {
-		d := distance(name, other)
+		d := fleet.Slips(clip(name, 64), clip(other, 64))
 		if strings.Contains(other, name) || strings.Contains(name, other) {
 			d = min(d, 1)
 		}
@@ -261,28 +263,6 @@ func nearest(name string, all []string) []string {
 		names = append(names, clip(n.name, 80))
 	}
 	return names
-}
-
-// distance is how many letters have to change to make one name of the other (Levenshtein).
-func distance(a, b string) int {
-	a, b = clip(a, 64), clip(b, 64)
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // noChart words that a chart is not there.
