@@ -111,6 +111,7 @@ func TestExamples(t *testing.T) {
 	t.Run("single", func(t *testing.T) { o.in(t).single() })
 	t.Run("regions", func(t *testing.T) { o.in(t).regions() })
 	t.Run("helm", func(t *testing.T) { o.in(t).helm() })
+	t.Run("chart repository", func(t *testing.T) { o.in(t).chartRepository() })
 	t.Run("private repository", func(t *testing.T) { o.in(t).privateRepository() })
 }
 
