@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -205,6 +206,10 @@ func (f *filler) fill(t *testing.T, v reflect.Value, path string) {
 	t.Helper()
 	if v.Type() == reflect.TypeFor[v1alpha1.Duration]() {
 		v.Field(0).Field(0).SetInt(f.number(path) * 1e9)
+		return
+	}
+	if v.Type() == reflect.TypeFor[runtime.RawExtension]() {
+		v.FieldByName("Raw").SetBytes(fmt.Appendf(nil, `{"n":%d}`, f.number(path)))
 		return
 	}
 	switch v.Kind() {

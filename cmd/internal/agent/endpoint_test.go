@@ -130,6 +130,7 @@ func TestSubjectsGoBy(t *testing.T) {
 	cancel()
 	v.follow(ctx, nil)
 	w.git.Commit("main", files("2"))
+	w.look()
 	w.turns(10 * time.Second)
 	report = w.site("ams").last
 	report.Subject = "the second"

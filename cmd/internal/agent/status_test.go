@@ -47,6 +47,7 @@ func TestAvailableOfAReleaseThatFails(t *testing.T) {
 	ams.bad["web:2-bad"] = true
 	good := ams.last.Promise.Installed.Release.Revision.Short()
 	bad := w.git.Commit("main", files("2-bad")).Short()
+	w.look()
 	want := []string{
 		v1alpha1.ReasonChecking, v1alpha1.ReasonProgressDeadlineExceeded,
 		v1alpha1.ReasonChecking, v1alpha1.ReasonProgressDeadlineExceeded, v1alpha1.ReasonGaveUp,
@@ -74,6 +75,7 @@ func TestAvailableOfAReleaseThatFails(t *testing.T) {
 		t.Errorf("after a restart: %q", c.Message)
 	}
 	w.git.Commit("main", files("3"))
+	w.look()
 	if got := ams.course(90 * time.Second); got[len(got)-1] != v1alpha1.ReasonHealthy {
 		t.Errorf("after a fix: %v", got)
 	}

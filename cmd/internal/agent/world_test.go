@@ -254,6 +254,13 @@ func (s *site) turn() {
 	s.last = report
 }
 
+// look lets everyone look at the source in the next turn, whenever that would be due.
+func (w *world) look() {
+	for _, s := range w.members {
+		s.Heads.(*PolledHeads).Ask(originOf(w.name, w.spec.Source, w.spec.Delivery))
+	}
+}
+
 // images that run, member by member.
 func (w *world) images() string {
 	var out []string
