@@ -12,6 +12,8 @@ import (
 const (
 	// DefaultInterval between looks, where spec.source.interval says nothing.
 	DefaultInterval = time.Minute
+	// DefaultTimeout of one look, where spec.source.timeout says nothing.
+	DefaultTimeout = time.Minute
 	// shortest wait after a failure, and between two looks that news asked for.
 	shortest = 5 * time.Second
 	// backoffCap bounds the wait after failures; a longer interval bounds it instead.

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 const (
@@ -88,7 +89,7 @@ func (u *unpacker) take(h *tar.Header, from io.Reader) error {
 		return nil // a comment of git archive
 	case tar.TypeReg, tar.TypeDir:
 	default:
-		return unreadable("%q in the archive is %s: a chart has files and folders only", printable(h.Name, 120), kindOf(h.Typeflag))
+		return unreadable("%q in the archive is %s: a chart has files and folders only", source.Printable(h.Name, 120), kindOf(h.Typeflag))
 	}
 	name, err := u.place(h.Name, folder)
 	if err != nil {
@@ -101,7 +102,7 @@ func (u *unpacker) take(h *tar.Header, from io.Reader) error {
 		}
 	}
 	if !u.files.add(name, content, folder) {
-		return unreadable("%q is in the archive twice", printable(h.Name, 120))
+		return unreadable("%q is in the archive twice", source.Printable(h.Name, 120))
 	}
 	if len(u.files)-1 > u.limits.MaxFiles {
 		return tooLarge("", "the chart has more than %d files and folders", u.limits.MaxFiles)
@@ -111,7 +112,7 @@ func (u *unpacker) take(h *tar.Header, from io.Reader) error {
 
 // place of a member below the one folder at the top.
 func (u *unpacker) place(name string, folder bool) (string, error) {
-	shown := printable(name, 120)
+	shown := source.Printable(name, 120)
 	switch {
 	case len(name) > maxPath:
 		return "", tooLarge("", "the path %q in the archive is longer than %d bytes", shown, maxPath)
@@ -137,7 +138,7 @@ func (u *unpacker) place(name string, folder bool) (string, error) {
 		u.top = top
 	}
 	if u.top != top {
-		return "", unreadable("the archive has two folders at its top, %q and %q: a chart is one", printable(u.top, 60), printable(top, 60))
+		return "", unreadable("the archive has two folders at its top, %q and %q: a chart is one", source.Printable(u.top, 60), source.Printable(top, 60))
 	}
 	if !below {
 		return ".", nil
@@ -148,7 +149,7 @@ func (u *unpacker) place(name string, folder bool) (string, error) {
 // read one file.
 func (u *unpacker) read(name string, bytes int64, from io.Reader) ([]byte, error) {
 	if bytes > u.limits.MaxFileBytes {
-		return nil, tooLarge("", "%s of the chart is larger than %s", printable(name, 120), size(u.limits.MaxFileBytes))
+		return nil, tooLarge("", "%s of the chart is larger than %s", source.Printable(name, 120), source.Size(u.limits.MaxFileBytes))
 	}
 	if u.sum += bytes; u.sum > u.limits.MaxUnpackedBytes {
 		return nil, errMuch
@@ -167,7 +168,7 @@ func (u *unpacker) explain(err error) error {
 	case errors.Is(err, errMuch) && u.meter.byRatio:
 		return tooLarge("no chart compresses so well: is it meant to fill this machine?", "the archive unpacks to more than %d times its size", u.limits.MaxRatio)
 	case errors.Is(err, errMuch):
-		return tooLarge("", "the archive unpacks to more than %s", size(u.limits.MaxUnpackedBytes))
+		return tooLarge("", "the archive unpacks to more than %s", source.Size(u.limits.MaxUnpackedBytes))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return short()
 	}
@@ -211,10 +212,10 @@ func (f files) subject() string {
 	if err := yaml.Unmarshal(f[chartFile].content, &about); err != nil {
 		return "" // whoever renders it says what is wrong
 	}
-	if line := printable(about.Description, 200); line != "" {
+	if line := source.Printable(about.Description, 200); line != "" {
 		return line
 	}
-	if line := printable(about.AppVersion, 100); line != "" {
+	if line := source.Printable(about.AppVersion, 100); line != "" {
 		return "app version " + line
 	}
 	return ""

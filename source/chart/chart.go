@@ -14,15 +14,11 @@ import (
 	"encoding/hex"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
 )
-
-// DefaultTimeout of one look, where spec.source.timeout says nothing.
-const DefaultTimeout = 60 * time.Second
 
 // Repositories of charts: a source.Source for origins with Helm, and exact charts for specialize.helm.chart.
 // A revision is a version and the digest of its archive, 1.4.2@sha256:<digest>: of the .tgz that a repository
@@ -65,22 +61,15 @@ type Limits struct {
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
-		MaxIndexBytes:    positive(l.MaxIndexBytes, 50<<20),
-		MaxVersions:      positive(l.MaxVersions, 20_000),
-		MaxArchiveBytes:  positive(l.MaxArchiveBytes, 20<<20),
-		MaxUnpackedBytes: positive(l.MaxUnpackedBytes, 64<<20),
-		MaxRatio:         positive(l.MaxRatio, 200),
-		MaxFiles:         positive(l.MaxFiles, 10_000),
-		MaxFileBytes:     positive(l.MaxFileBytes, 5<<20),
-		MaxArchives:      positive(l.MaxArchives, 16),
+		MaxIndexBytes:    source.Limit(l.MaxIndexBytes, 50<<20),
+		MaxVersions:      source.Limit(l.MaxVersions, 20_000),
+		MaxArchiveBytes:  source.Limit(l.MaxArchiveBytes, 20<<20),
+		MaxUnpackedBytes: source.Limit(l.MaxUnpackedBytes, 64<<20),
+		MaxRatio:         source.Limit(l.MaxRatio, 200),
+		MaxFiles:         source.Limit(l.MaxFiles, 10_000),
+		MaxFileBytes:     source.Limit(l.MaxFileBytes, 5<<20),
+		MaxArchives:      source.Limit(l.MaxArchives, 16),
 	}
-}
-
-func positive[T int | int64](n, otherwise T) T {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 // Latest is the highest version in the range that o names, or the one version, as the repository has it now.
@@ -94,7 +83,7 @@ func (r *Repositories) Latest(ctx context.Context, o source.Origin) (source.Snap
 	ctx, cancel := context.WithTimeout(ctx, ask.timeout)
 	defer cancel()
 	snap, err := r.stock(ask).latest(ctx, ask)
-	return snap, wrap(ask.String(), err)
+	return snap, source.Named(ask.String(), err)
 }
 
 // At is the archive that rev names, from disk where it is held (no request, so it works while the server is
@@ -106,11 +95,11 @@ func (r *Repositories) At(ctx context.Context, o source.Origin, rev fleet.Revisi
 	}
 	v, digest, err := parseRevision(rev)
 	if err != nil {
-		return source.Snapshot{}, wrap(ask.String(), err)
+		return source.Snapshot{}, source.Named(ask.String(), err)
 	}
 	ask.want = exactly(v)
 	snap, err := r.stock(ask).one(ctx, ask, digest)
-	return snap, wrap(ask.String(), err)
+	return snap, source.Named(ask.String(), err)
 }
 
 // Relation of two revisions of a chart: a higher version descends from a lower one, whatever else is said of
@@ -121,7 +110,7 @@ func (r *Repositories) Relation(_ context.Context, o source.Origin, from, to fle
 		return source.Unrelated, err
 	}
 	rel, err := relation(from, to)
-	return rel, wrap(ask.String(), err)
+	return rel, source.Named(ask.String(), err)
 }
 
 // Chart is one version in full, read as a reader of Secrets may. It is asked for once: what the version was
@@ -139,16 +128,16 @@ func (r *Repositories) Chart(ctx context.Context, as source.Reader, c v1alpha1.H
 		return source.Snapshot{}, err
 	}
 	if !ask.want.isExact() {
-		return source.Snapshot{}, wrap(ask.String(), malformed("ranges belong in spec.source.helm", "version %q is not one version in full", clip(c.Version, 80)))
+		return source.Snapshot{}, source.Named(ask.String(), malformed("ranges belong in spec.source.helm", "version %q is not one version in full", source.Clip(c.Version, 80)))
 	}
 	digest := ""
 	if c.Digest != "" {
 		if digest, err = parseDigest(c.Digest); err != nil {
-			return source.Snapshot{}, wrap(ask.String(), malformed("", "digest %q: %w", clip(c.Digest, 80), err))
+			return source.Snapshot{}, source.Named(ask.String(), malformed("", "digest %q: %w", source.Clip(c.Digest, 80), err))
 		}
 	}
 	snap, err := r.stock(ask).one(ctx, ask, digest)
-	return snap, wrap(ask.String(), err)
+	return snap, source.Named(ask.String(), err)
 }
 
 // Close lets idle connections go. A later call opens others; snapshots that were given out stay readable.

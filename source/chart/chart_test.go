@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 func TestLatestFollowsARange(t *testing.T) {
@@ -446,7 +447,7 @@ func TestOldArchivesGo(t *testing.T) {
 		t.Errorf("%d archives, %v", len(left), err)
 	}
 	// Half-written files of an agent that was killed go, too.
-	half := filepath.Join(filepath.Dir(left[0]), tempPrefix+"123")
+	half := filepath.Join(filepath.Dir(left[0]), disk.TempPrefix+"123")
 	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,12 +4,13 @@ package chart
 
 import (
 	"bytes"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // files of one chart, in memory: an fs.FS that never changes. The key is the path, "." is the root.
@@ -43,7 +44,7 @@ func (f files) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opened{file: found, path: name, Reader: bytes.NewReader(found.content)}, nil
+	return &opened{file: found, path: name, list: source.Listing{Entries: found.kids}, Reader: bytes.NewReader(found.content)}, nil
 }
 
 func (f files) ReadFile(name string) ([]byte, error) {
@@ -100,7 +101,7 @@ type opened struct {
 	*bytes.Reader
 	file *file
 	path string
-	at   int // in kids
+	list source.Listing
 }
 
 func (o *opened) Stat() (fs.FileInfo, error) { return o.file, nil }
@@ -117,15 +118,7 @@ func (o *opened) ReadDir(n int) ([]fs.DirEntry, error) {
 	if !o.file.folder {
 		return nil, &fs.PathError{Op: "readdir", Path: o.path, Err: errIsFile}
 	}
-	left := o.file.kids[o.at:]
-	if n > 0 && len(left) == 0 {
-		return nil, io.EOF
-	}
-	if n > 0 && n < len(left) {
-		left = left[:n]
-	}
-	o.at += len(left)
-	return slices.Clone(left), nil
+	return o.list.ReadDir(n)
 }
 
 // newFiles is a root without files.

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // maxWhole is the size of an index that is parsed in whole, where it is not written as Helm writes it: that
@@ -75,7 +76,7 @@ func looksLikePage(body []byte) bool {
 
 func parseWhole(index []byte, chart string, most int) (listing, error) {
 	if len(index) > maxWhole {
-		return listing{}, tooLarge("let 'helm repo index' write it", "the index is larger than %s and not laid out as Helm does", size(maxWhole))
+		return listing{}, tooLarge("let 'helm repo index' write it", "the index is larger than %s and not laid out as Helm does", source.Size(maxWhole))
 	}
 	var whole struct {
 		Entries map[string][]*indexEntry `json:"entries"`
@@ -87,7 +88,7 @@ func parseWhole(index []byte, chart string, most int) (listing, error) {
 		err = yaml.Unmarshal(index, &whole)
 	}
 	if err != nil {
-		return listing{}, retryable("is there a repository of charts at this URL?", "the index.yaml does not parse: %s", printable(err.Error(), 200))
+		return listing{}, retryable("is there a repository of charts at this URL?", "the index.yaml does not parse: %s", source.Printable(err.Error(), 200))
 	}
 	if whole.Entries == nil {
 		return listing{}, retryable("is there a repository of charts at this URL?", "the index.yaml has no entries")
@@ -244,7 +245,7 @@ func nearest(name string, all []string) []string {
 	}
 	var near []ranked
 	for _, other := range all {
-		d := fleet.Slips(clip(name, 64), clip(other, 64))
+		d := fleet.Slips(source.Clip(name, 64), source.Clip(other, 64))
 		if strings.Contains(other, name) || strings.Contains(name, other) {
 			d = min(d, 1)
 		}
@@ -260,7 +261,7 @@ func nearest(name string, all []string) []string {
 	})
 	var names []string
 	for _, n := range near[:min(3, len(near))] {
-		names = append(names, clip(n.name, 80))
+		names = append(names, source.Clip(n.name, 80))
 	}
 	return names
 }

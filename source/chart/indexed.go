@@ -8,6 +8,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // indexed is a repository with an index.yaml.
@@ -71,7 +73,7 @@ func (x *indexed) look(ctx context.Context) error {
 	}
 	body, err := x.read(ctx, res, x.limits.MaxIndexBytes)
 	if errors.Is(err, errOver) {
-		return tooLarge("let the repository drop old versions, or split it", "the index.yaml is larger than %s", size(x.limits.MaxIndexBytes))
+		return tooLarge("let the repository drop old versions, or split it", "the index.yaml is larger than %s", source.Size(x.limits.MaxIndexBytes))
 	}
 	if err != nil {
 		return err

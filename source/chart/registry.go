@@ -15,6 +15,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 const (
@@ -116,7 +118,7 @@ func (r *registry) resolve(ctx context.Context, v version) (offer, error) {
 	}
 	body, err := r.read(ctx, res, maxManifest)
 	if errors.Is(err, errOver) {
-		return offer{}, tooLarge("", "the manifest of version %s is larger than %s", v.text, size(maxManifest))
+		return offer{}, tooLarge("", "the manifest of version %s is larger than %s", v.text, source.Size(maxManifest))
 	}
 	if err != nil {
 		return offer{}, err
@@ -150,7 +152,7 @@ func (r *registry) layer(body []byte) (string, error) {
 		return "", unreadable("its manifest has %d layers of the type %s: a chart has one", len(layers), contentType)
 	}
 	if layers[0].Size > r.limits.MaxArchiveBytes {
-		return "", tooLarge("", "the archive is larger than %s", size(r.limits.MaxArchiveBytes))
+		return "", tooLarge("", "the archive is larger than %s", source.Size(r.limits.MaxArchiveBytes))
 	}
 	digest, err := parseDigest(layers[0].Digest.String())
 	if err != nil {

@@ -28,7 +28,7 @@ type request struct {
 
 // String names the chart in errors.
 func (r request) String() string {
-	return fmt.Sprintf("%s (chart %s %s)", clip(r.origin.Helm.URL, 200), r.chart, r.want.text)
+	return fmt.Sprintf("%s (chart %s %s)", source.Clip(r.origin.Helm.URL, 200), r.chart, r.want.text)
 }
 
 var (
@@ -43,11 +43,11 @@ func parse(o source.Origin) (request, error) {
 	}
 	const longest = 253
 	if !chartName.MatchString(o.Helm.Chart) || len(o.Helm.Chart) > longest {
-		return request{}, malformed("write it as the repository does, such as podinfo", "chart %q: not a name of a chart", clip(o.Helm.Chart, 80))
+		return request{}, malformed("write it as the repository does, such as podinfo", "chart %q: not a name of a chart", source.Clip(o.Helm.Chart, 80))
 	}
-	r := request{origin: o, chart: o.Helm.Chart, timeout: o.Timeout.Or(DefaultTimeout)}
+	r := request{origin: o, chart: o.Helm.Chart, timeout: o.Timeout.Or(source.DefaultTimeout)}
 	if r.timeout <= 0 {
-		r.timeout = DefaultTimeout
+		r.timeout = source.DefaultTimeout
 	}
 	if err := r.parseURL(o.Helm.URL); err != nil {
 		return request{}, err
@@ -87,7 +87,7 @@ func (r *request) parseURL(raw string) error {
 	const longest = 255
 	r.repo = strings.TrimPrefix(r.base.Path+r.chart, "/")
 	if !repositoryName.MatchString(r.repo) || len(r.repo) > longest {
-		return malformed("names in a registry are lower-case letters and digits, with . _ - between them", "%q is no name of a repository in a registry", clip(r.repo, 120))
+		return malformed("names in a registry are lower-case letters and digits, with . _ - between them", "%q is no name of a repository in a registry", source.Clip(r.repo, 120))
 	}
 	host := r.base.Host
 	if host == "docker.io" {

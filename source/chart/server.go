@@ -14,6 +14,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/source/access"
 )
 
@@ -111,7 +112,7 @@ func (s *server) archive(ctx context.Context, res *http.Response, home bool, mos
 	}
 	body, err := s.read(ctx, res, most)
 	if errors.Is(err, errOver) {
-		return nil, tooLarge("", "the archive is larger than %s", size(most))
+		return nil, tooLarge("", "the archive is larger than %s", source.Size(most))
 	}
 	return body, err
 }
@@ -188,7 +189,7 @@ func (s *server) explain(ctx context.Context, err error) error {
 
 func clipped(err error) error {
 	if text := err.Error(); len(text) > 300 || strings.ContainsAny(text, "\r\n") {
-		return errors.New(printable(strings.Join(strings.Fields(text), " "), 300))
+		return errors.New(source.Printable(strings.Join(strings.Fields(text), " "), 300))
 	}
 	return err
 }

@@ -10,12 +10,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 const (
 	archiveSuffix = ".tgz"
 	boundSuffix   = ".bound"
-	tempPrefix    = "tmp_"
 	// maxBound is of how many versions it is kept what they were.
 	maxBound = 1000
 )
@@ -40,10 +41,10 @@ func (s shelf) get(v version, digest string) ([]byte, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, local("reading an archive that is held", err)
+		return nil, disk.Failed("reading an archive that is held", err)
 	}
 	if digestOf(content) != digest {
-		return nil, local("taking a damaged archive away", ignoreGone(os.Remove(path)))
+		return nil, disk.Failed("taking a damaged archive away", ignoreGone(os.Remove(path)))
 	}
 	now := time.Now()
 	os.Chtimes(path, now, now) //nolint:errcheck // it decides only which archive goes first
@@ -57,7 +58,7 @@ func (s shelf) bound(v version) (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", local("reading which archive a version is", err)
+		return "", disk.Failed("reading which archive a version is", err)
 	}
 	digest, err := parseDigest(strings.TrimSpace(string(content)))
 	if err != nil {
@@ -72,7 +73,7 @@ func (s shelf) bind(v version, digest string) error {
 	if err != nil || known != "" {
 		return err
 	}
-	return writeFile(filepath.Join(s.dir, v.key()+boundSuffix), []byte(sha256Prefix+digest+"\n"))
+	return disk.WriteFile(filepath.Join(s.dir, v.key()+boundSuffix), disk.Content(sha256Prefix+digest+"\n"))
 }
 
 // put an archive on the shelf, for good, and take the one away that was not asked for the longest. It binds the
@@ -80,9 +81,9 @@ func (s shelf) bind(v version, digest string) error {
 // must not decide what the version is for others.
 func (s shelf) put(v version, digest string, content []byte, binds bool) error {
 	if err := s.write(v, digest, content, binds); err != nil {
-		return local("writing an archive", err)
+		return disk.Failed("writing an archive", err)
 	}
-	return local("taking old archives away", errors.Join(
+	return disk.Failed("taking old archives away", errors.Join(
 		s.keep(archiveSuffix, s.most, s.archive(v, digest)), s.keep(boundSuffix, maxBound, "")))
 }
 
@@ -96,12 +97,12 @@ func (s shelf) write(v version, digest string, content []byte, binds bool) error
 		err = s.bind(v, digest)
 	}
 	if err == nil {
-		err = writeFile(s.archive(v, digest), content)
+		err = disk.WriteFile(s.archive(v, digest), disk.Content(content))
 	}
 	if err != nil {
 		return err
 	}
-	return syncFolder(s.dir)
+	return disk.SyncFolder(s.dir)
 }
 
 // keep so many of the files with a suffix, the last used first, and the one that was just written.
@@ -133,8 +134,8 @@ func (s shelf) keep(suffix string, most int, written string) error {
 
 // tidy removes what an earlier process left half done.
 func (s shelf) tidy() error {
-	return local("tidying up", s.each(func(path string, e fs.DirEntry) error {
-		if !strings.HasPrefix(e.Name(), tempPrefix) {
+	return disk.Failed("tidying up", s.each(func(path string, e fs.DirEntry) error {
+		if !strings.HasPrefix(e.Name(), disk.TempPrefix) {
 			return nil
 		}
 		return ignoreGone(os.Remove(path))
@@ -155,33 +156,4 @@ func ignoreGone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// writeFile writes a file under a temporary name, syncs it and renames it: it is there whole or not at all.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name()) //nolint:errcheck // the first error matters
-	}
-	return err
-}
-
-// syncFolder makes renames in a folder last.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/source/access"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // stock of one chart in one repository: what is held of it, and how more is asked for. One goroutine asks at
@@ -116,7 +117,7 @@ func (s *stock) found(ctx context.Context, repo repository, o offer) (source.Sna
 	if snap.Files == nil {
 		return s.take(ctx, repo, o)
 	}
-	return snap, local("writing which archive a version is", s.shelf.bind(o.version, o.digest))
+	return snap, disk.Failed("writing which archive a version is", s.shelf.bind(o.version, o.digest))
 }
 
 // one version: with a digest that archive and no other, else the one that it was when it was first met.

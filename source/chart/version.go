@@ -83,7 +83,7 @@ type wanted struct {
 func parseWanted(text string) (wanted, error) {
 	hint := "write a version such as 1.4.2, or a range such as 1.x or '>=1.2.0 <2.0.0'"
 	if text == "" || len(text) > maxVersion {
-		return wanted{}, malformed(hint, "version %q: it is empty or longer than %d bytes", clip(text, 80), maxVersion)
+		return wanted{}, malformed(hint, "version %q: it is empty or longer than %d bytes", source.Clip(text, 80), maxVersion)
 	}
 	if _, err := semver.StrictNewVersion(strings.TrimPrefix(text, "v")); err == nil {
 		exact, err := parseVersion(text)
@@ -94,7 +94,7 @@ func parseWanted(text string) (wanted, error) {
 	}
 	rng, err := semver.NewConstraint(text)
 	if err != nil {
-		return wanted{}, malformed(hint, "version %q: it is neither a version nor a range", clip(text, 80))
+		return wanted{}, malformed(hint, "version %q: it is neither a version nor a range", source.Clip(text, 80))
 	}
 	return wanted{text: text, rng: rng}, nil
 }
@@ -157,7 +157,7 @@ func parseRevision(rev fleet.Revision) (version, string, error) {
 		sum, err = parseDigest(sum)
 	}
 	if err != nil {
-		return version{}, "", malformed("", "revision %q: %w", clip(string(rev), 240), err)
+		return version{}, "", malformed("", "revision %q: %w", source.Clip(string(rev), 240), err)
 	}
 	return v, sum, nil
 }

@@ -42,9 +42,9 @@ func parse(src source.Origin) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	r := request{origin: src, addr: addr, timeout: src.Timeout.Or(DefaultTimeout)}
+	r := request{origin: src, addr: addr, timeout: src.Timeout.Or(source.DefaultTimeout)}
 	if r.timeout <= 0 {
-		r.timeout = DefaultTimeout
+		r.timeout = source.DefaultTimeout
 	}
 	spelled := *src.Git
 	spelled.URL = addr.url
@@ -57,7 +57,7 @@ func parse(src source.Origin) (request, error) {
 
 func refusedURL(shown, why, hint string) error {
 	return &fleet.Error{Kind: fleet.Refused, Reason: v1alpha1.ReasonFetchFailed, Hint: hint,
-		Err: fmt.Errorf("repository URL %q: %s", clip(shown, 200), why)}
+		Err: fmt.Errorf("repository URL %q: %s", source.Clip(shown, 200), why)}
 }
 
 // scpLike is git@host:path, which is not a URL.

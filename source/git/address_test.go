@@ -66,7 +66,7 @@ func TestReferences(t *testing.T) {
 		ref    *v1alpha1.GitRef
 		branch string
 	}{{nil, "main"}, {&v1alpha1.GitRef{}, "main"}, {&v1alpha1.GitRef{Branch: "release/1.2"}, "release/1.2"}, {&v1alpha1.GitRef{Branch: "a@b"}, "a@b"}} {
-		if r, err := parse(src(tc.ref)); err != nil || r.ref.name != tc.branch || r.timeout != DefaultTimeout {
+		if r, err := parse(src(tc.ref)); err != nil || r.ref.name != tc.branch || r.timeout != source.DefaultTimeout {
 			t.Errorf("%v: %+v, %v", tc.ref, r, err)
 		}
 	}

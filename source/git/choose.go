@@ -17,6 +17,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 const (
@@ -202,7 +203,7 @@ func (v *view) folders(sparse []string) ([]string, error) {
 
 func noFolder(hint, format string, raw string) error {
 	return &fleet.Error{Kind: fleet.Terminal, Reason: v1alpha1.ReasonPathNotFound, Hint: hint,
-		Err: fmt.Errorf("spec.source.git.sparseCheckout: "+format, clip(raw, 200))}
+		Err: fmt.Errorf("spec.source.git.sparseCheckout: "+format, source.Clip(raw, 200))}
 }
 
 func within(name string, folders []string) bool {

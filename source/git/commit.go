@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // commit is what is read of a commit object: strictly, over its raw bytes, so that nobody can show one
@@ -38,7 +40,7 @@ func parseCommit(raw []byte) (commit, error) {
 	for len(rest) > 0 && strings.HasPrefix(rest[0], "parent ") {
 		h, err := parseHash(strings.TrimPrefix(rest[0], "parent "))
 		if err != nil {
-			return commit{}, unreadable("malformed commit: parent %q", clip(rest[0], 60))
+			return commit{}, unreadable("malformed commit: parent %q", source.Clip(rest[0], 60))
 		}
 		c.parents, rest = append(c.parents, h), rest[1:]
 	}
@@ -48,13 +50,13 @@ func parseCommit(raw []byte) (commit, error) {
 			return commit{}, unreadable("malformed commit: a second list of links")
 		case "author":
 			who, _, _ := strings.Cut(value, ">")
-			c.author = printable(who, 200)
+			c.author = source.Printable(who, 200)
 			if strings.Contains(c.author, "<") {
 				c.author += ">"
 			}
 		}
 	}
-	c.subject = printable(string(message[:min(len(message), 4096)]), 200)
+	c.subject = source.Printable(string(message[:min(len(message), 4096)]), 200)
 	return c, nil
 }
 
@@ -87,17 +89,17 @@ func parseTree(raw []byte) ([]treeEntry, error) {
 		}
 		raw = rest[copy(e.hash[:], rest):]
 		if e.name = name; !validName(name) {
-			return nil, unreadable("a file is named %q, which is refused", printable(name, 100))
+			return nil, unreadable("a file is named %q, which is refused", source.Printable(name, 100))
 		}
 		if e.mode, ok = parseMode(mode); !ok {
-			return nil, unreadable("%q has mode %q, which is refused", printable(name, 100), clip(mode, 20))
+			return nil, unreadable("%q has mode %q, which is refused", source.Printable(name, 100), source.Clip(mode, 20))
 		}
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b treeEntry) int { return cmp.Compare(a.name, b.name) })
 	for i := 1; i < len(entries); i++ {
 		if entries[i].name == entries[i-1].name {
-			return nil, unreadable("the name %q is there twice", printable(entries[i].name, 100))
+			return nil, unreadable("the name %q is there twice", source.Printable(entries[i].name, 100))
 		}
 	}
 	return entries, nil

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // one is the only file that matches under a folder.
@@ -129,7 +130,7 @@ func TestDamagedMirror(t *testing.T) {
 			if packs := m.mirror(parsed(t, o.src())).store.packs; len(packs) != 1 {
 				t.Errorf("%d packs hold the same", len(packs))
 			}
-			left, err := filepath.Glob(filepath.Join(m.Dir, "*", tempPrefix+"*"))
+			left, err := filepath.Glob(filepath.Join(m.Dir, "*", disk.TempPrefix+"*"))
 			if err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v, %v", left, err)
 			}
@@ -288,7 +289,7 @@ func TestPackWithoutItsFiles(t *testing.T) {
 
 // TestDiskFull: the error names the disk and is tried again; it is not taken for damage.
 func TestDiskFull(t *testing.T) {
-	err := wrap("https://git.example/x (branch main)", local("writing a pack", &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}))
+	err := wrap("https://git.example/x (branch main)", disk.Failed("writing a pack", &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}))
 	wantError(t, err, fleet.Retryable, v1alpha1.ReasonFetchFailed, "the disk is full")
 	if !isLocal(err) || errors.Is(packError(&fs.PathError{Op: "open", Path: "/x", Err: syscall.EMFILE}), errDamaged) {
 		t.Error("a machine in trouble is taken for a damaged mirror")

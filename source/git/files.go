@@ -5,52 +5,24 @@ package git
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // A mirror's folder holds generations: g1, g2, ... The highest is the one in force; a rebuilt mirror
 // gets its number by a rename when it is complete. Each is a bare repository that git itself can read:
 // its references are refs/flotilla/<commit>, one for each commit that no other leads to.
 const (
-	tempPrefix = "tmp_"
 	packFolder = "objects/pack"
 	refsFolder = "refs/flotilla"
 )
-
-// writeFile writes a file under a temporary name, syncs it and renames it: it is there whole or not at all.
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
-	if err != nil {
-		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name()) //nolint:errcheck // the first error matters
-	}
-	return err
-}
-
-// syncFolder makes renames in a folder last.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // initGeneration makes an empty bare repository.
 func initGeneration(dir, url string) error {
@@ -60,14 +32,11 @@ func initGeneration(dir, url string) error {
 		}
 	}
 	for name, content := range map[string]string{
-		"HEAD":        "ref: refs/heads/" + DefaultBranch + "\n",
+		"HEAD":        "ref: refs/heads/" + v1alpha1.DefaultBranch + "\n",
 		"config":      "[core]\n\trepositoryformatversion = 0\n\tbare = true\n[gc]\n\tauto = 0\n",
 		"description": "mirror of " + url + ", kept by a flotilla agent\n",
 	} {
-		if err := writeFile(filepath.Join(dir, name), func(w io.Writer) error {
-			_, err := io.WriteString(w, content)
-			return err
-		}); err != nil {
+		if err := disk.WriteFile(filepath.Join(dir, name), disk.Content(content)); err != nil {
 			return err
 		}
 	}
@@ -102,7 +71,7 @@ func tidy(dir string, keep int) error {
 		}
 	}
 	for _, folder := range []string{dir, filepath.Join(dir, generation(keep), packFolder), filepath.Join(dir, generation(keep), refsFolder)} {
-		left, globErr := filepath.Glob(filepath.Join(folder, tempPrefix+"*"))
+		left, globErr := filepath.Glob(filepath.Join(folder, disk.TempPrefix+"*"))
 		err = errors.Join(err, globErr)
 		for _, path := range left {
 			err = errors.Join(err, os.RemoveAll(path))
@@ -134,8 +103,5 @@ func readTips(dir string) (map[plumbing.Hash]bool, error) {
 }
 
 func writeTip(dir string, h plumbing.Hash) error {
-	return writeFile(filepath.Join(dir, refsFolder, h.String()), func(w io.Writer) error {
-		_, err := io.WriteString(w, h.String()+"\n")
-		return err
-	})
+	return disk.WriteFile(filepath.Join(dir, refsFolder, h.String()), disk.Content(h.String()+"\n"))
 }

@@ -14,14 +14,10 @@ import (
 	"encoding/hex"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/source"
 )
-
-// DefaultTimeout of one look, where spec.source.timeout says nothing.
-const DefaultTimeout = 60 * time.Second
 
 // Mirrors is the git repositories that are mirrored under one folder: a source.Source and a
 // source.History. All rollouts that read one URL with the same Secrets, as the same reader, share its mirror;
@@ -64,21 +60,14 @@ type Limits struct {
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
-		MaxBytes:       positive(l.MaxBytes, 512<<20),
-		MaxObjects:     positive(l.MaxObjects, 500_000),
-		MaxObjectBytes: positive(l.MaxObjectBytes, 32<<20),
-		MaxFiles:       positive(l.MaxFiles, 50_000),
-		MaxFileBytes:   positive(l.MaxFileBytes, 16<<20),
-		MaxTreeBytes:   positive(l.MaxTreeBytes, 256<<20),
-		MaxCommits:     positive(l.MaxCommits, 100_000),
+		MaxBytes:       source.Limit(l.MaxBytes, 512<<20),
+		MaxObjects:     source.Limit(l.MaxObjects, 500_000),
+		MaxObjectBytes: source.Limit(l.MaxObjectBytes, 32<<20),
+		MaxFiles:       source.Limit(l.MaxFiles, 50_000),
+		MaxFileBytes:   source.Limit(l.MaxFileBytes, 16<<20),
+		MaxTreeBytes:   source.Limit(l.MaxTreeBytes, 256<<20),
+		MaxCommits:     source.Limit(l.MaxCommits, 100_000),
 	}
-}
-
-func positive[T int | int64](n, otherwise T) T {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 // Latest is where the reference that src names is at the origin, asked with one request; a second one

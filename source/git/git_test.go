@@ -27,6 +27,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 func wantFile(t testing.TB, snap source.Snapshot, name, content string) {
@@ -493,7 +494,7 @@ func TestTooLarge(t *testing.T) {
 			if got := o.asked(); got != oneLook {
 				t.Errorf("what is too large is fetched again: %q", got)
 			}
-			leftovers, err := filepath.Glob(filepath.Join(m.Dir, "*", "*", packFolder, tempPrefix+"*"))
+			leftovers, err := filepath.Glob(filepath.Join(m.Dir, "*", "*", packFolder, disk.TempPrefix+"*"))
 			if err != nil || len(leftovers) > 0 {
 				t.Errorf("left behind: %v, %v", leftovers, err)
 			}

@@ -13,6 +13,9 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+
+	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // intake takes packs in. A pack is first checked while it streams to disk: go-git's indexer allocates
@@ -29,7 +32,7 @@ func (in intake) take(ctx context.Context, r io.Reader) (p *pack, err error) {
 	defer recovered("indexing the pack", &err)
 	f, err := os.CreateTemp(in.folder, "tmp_pack_*")
 	if err != nil {
-		return nil, local("writing a pack", err)
+		return nil, disk.Failed("writing a pack", err)
 	}
 	defer os.Remove(f.Name()) //nolint:errcheck // gone already where it got its final name
 	defer f.Close()           //nolint:errcheck // synced before it is used
@@ -38,17 +41,17 @@ func (in intake) take(ctx context.Context, r io.Reader) (p *pack, err error) {
 	count, err := checkPack(io.TeeReader(&bounded{from: ending(ctx, r), left: in.bytes, over: &over}, sink), in.limits)
 	switch {
 	case sink.err != nil:
-		return nil, local("writing a pack", sink.err)
+		return nil, disk.Failed("writing a pack", sink.err)
 	case over:
 		return nil, tooLarge("raise the agent's limit, or use a smaller repository",
-			"the history is larger than %s on disk", size(in.limits.MaxBytes))
+			"the history is larger than %s on disk", source.Size(in.limits.MaxBytes))
 	case err != nil:
 		return nil, err
 	case count == 0:
 		return nil, nil
 	}
 	if err := f.Sync(); err != nil {
-		return nil, local("writing a pack", err)
+		return nil, disk.Failed("writing a pack", err)
 	}
 	idx, err := index(ctx, f, count)
 	if err != nil {
@@ -56,7 +59,7 @@ func (in intake) take(ctx context.Context, r io.Reader) (p *pack, err error) {
 	}
 	path, err := in.keep(f.Name(), idx)
 	if err != nil {
-		return nil, local("writing a pack", err)
+		return nil, disk.Failed("writing a pack", err)
 	}
 	return openPack(path)
 }
@@ -64,7 +67,7 @@ func (in intake) take(ctx context.Context, r io.Reader) (p *pack, err error) {
 // index makes the index of a pack; on the way every object is unpacked and hashed.
 func index(ctx context.Context, f *os.File, count uint32) (*idxfile.MemoryIndex, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, local("indexing a pack", err)
+		return nil, disk.Failed("indexing a pack", err)
 	}
 	seekable := struct {
 		io.Reader
@@ -85,7 +88,7 @@ func index(ctx context.Context, f *os.File, count uint32) (*idxfile.MemoryIndex,
 		_, err = f.ReadAt(trailer[:], at)
 	}
 	if err != nil {
-		return nil, local("indexing a pack", err)
+		return nil, disk.Failed("indexing a pack", err)
 	}
 	if trailer != sum {
 		return nil, badPack(errors.New("it goes on after its end"))
@@ -103,7 +106,7 @@ func index(ctx context.Context, f *os.File, count uint32) (*idxfile.MemoryIndex,
 // keep gives a pack and its index their names: the index first, because a pack is found by its .pack.
 func (in intake) keep(temp string, idx *idxfile.MemoryIndex) (string, error) {
 	base := filepath.Join(in.folder, fmt.Sprintf("pack-%x", idx.PackfileChecksum))
-	err := writeFile(base+".idx", func(w io.Writer) error {
+	err := disk.WriteFile(base+".idx", func(w io.Writer) error {
 		_, err := idxfile.NewEncoder(w).Encode(idx)
 		return err
 	})
@@ -114,7 +117,7 @@ func (in intake) keep(temp string, idx *idxfile.MemoryIndex) (string, error) {
 		err = os.Rename(temp, base+".pack")
 	}
 	if err == nil {
-		err = syncFolder(in.folder)
+		err = disk.SyncFolder(in.folder)
 	}
 	return base + ".pack", err
 }
@@ -194,7 +197,7 @@ func (c *chains) add(h *packfile.ObjectHeader, start []byte) error {
 	}
 	c.cost[h.Offset] = sum
 	if sum > c.limits.MaxObjectBytes {
-		return tooLarge("repack the repository on the server", "a chain of deltas is larger than %s", size(c.limits.MaxObjectBytes))
+		return tooLarge("repack the repository on the server", "a chain of deltas is larger than %s", source.Size(c.limits.MaxObjectBytes))
 	}
 	return nil
 }

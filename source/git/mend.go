@@ -6,6 +6,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // forgetTips makes the next fetch a full one.
@@ -35,9 +37,9 @@ func (m *mirror) mend(ctx context.Context) error {
 	if !m.damaged.Load() && !s.broken {
 		return nil
 	}
-	temp, err := os.MkdirTemp(m.dir, tempPrefix+"*")
+	temp, err := os.MkdirTemp(m.dir, disk.TempPrefix+"*")
 	if err != nil {
-		return local("rebuilding the mirror", err)
+		return disk.Failed("rebuilding the mirror", err)
 	}
 	defer os.RemoveAll(temp) //nolint:errcheck // renamed, or removed at the next start
 	if err := m.salvage(ctx, s, temp); err != nil {
@@ -48,10 +50,10 @@ func (m *mirror) mend(ctx context.Context) error {
 		err = os.Rename(temp, filepath.Join(m.dir, generation(highest+1)))
 	}
 	if err == nil {
-		err = syncFolder(m.dir)
+		err = disk.SyncFolder(m.dir)
 	}
 	if err != nil {
-		return local("rebuilding the mirror", err)
+		return disk.Failed("rebuilding the mirror", err)
 	}
 	fresh, err := openStore(m.dir, m.remote.addr.url)
 	if err != nil {
@@ -84,11 +86,11 @@ func (m *mirror) tryMend(ctx context.Context) {
 // salvage takes every pack of a store that is whole into a new generation.
 func (m *mirror) salvage(ctx context.Context, s *store, temp string) error {
 	if err := initGeneration(temp, m.remote.addr.url); err != nil {
-		return local("rebuilding the mirror", err)
+		return disk.Failed("rebuilding the mirror", err)
 	}
 	paths, err := filepath.Glob(filepath.Join(s.dir, packFolder, "pack-*.pack"))
 	if err != nil {
-		return local("rebuilding the mirror", err)
+		return disk.Failed("rebuilding the mirror", err)
 	}
 	in := intake{folder: filepath.Join(temp, packFolder), limits: m.limits, bytes: m.limits.MaxBytes}
 	for _, path := range paths {

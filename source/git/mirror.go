@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/source"
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // mirror of one repository. Whoever asks the server, or writes in the folder, holds its turn; whoever
@@ -106,7 +107,7 @@ func (m *mirror) request(ctx context.Context, ad *advert, what ref, commit plumb
 	}
 	through := []ref{what}
 	if what.kind == byCommit {
-		through = []ref{{kind: byName, name: headName}, {kind: byBranch, name: DefaultBranch}}
+		through = []ref{{kind: byName, name: headName}, {kind: byBranch, name: v1alpha1.DefaultBranch}}
 	}
 	for _, what := range through {
 		_, head, err := ad.find(what)
@@ -296,7 +297,7 @@ func (m *mirror) open() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return local("reading the mirror", os.ErrClosed)
+		return disk.Failed("reading the mirror", os.ErrClosed)
 	}
 	if m.store != nil {
 		return nil

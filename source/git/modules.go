@@ -34,7 +34,7 @@ func parseModules(raw []byte) (out map[string]module, err error) {
 	defer recovered("reading "+modulesFile, &err)
 	parsed := config.NewModules()
 	if err := parsed.Unmarshal(raw); err != nil {
-		return nil, unreadable("%s: %s", modulesFile, printable(err.Error(), 200))
+		return nil, unreadable("%s: %s", modulesFile, source.Printable(err.Error(), 200))
 	}
 	out = map[string]module{}
 	for _, m := range parsed.Submodules {
@@ -91,7 +91,7 @@ type recursion struct {
 // mount the submodules of a tree at a path of the view, and theirs. Chain is the repositories that led here.
 func (r *recursion) mount(ctx context.Context, t *tree, at string, chain []address) error {
 	if r.names, r.bytes = r.names+t.names.Load(), r.bytes+t.bytes; r.names > int64(t.m.limits.MaxFiles) || r.bytes > t.m.limits.MaxTreeBytes {
-		return tooLarge("leave submodules out, or raise the agent's limit", "with its submodules the source has more than %d files or %s", t.m.limits.MaxFiles, size(t.m.limits.MaxTreeBytes))
+		return tooLarge("leave submodules out, or raise the agent's limit", "with its submodules the source has more than %d files or %s", t.m.limits.MaxFiles, source.Size(t.m.limits.MaxTreeBytes))
 	}
 	if len(t.modules) == 0 {
 		return nil
@@ -105,7 +105,7 @@ func (r *recursion) mount(ctx context.Context, t *tree, at string, chain []addre
 			continue
 		}
 		if err := r.one(ctx, m, listed, at, chain); err != nil {
-			return fmt.Errorf("submodule %q: %w", printable(path.Join(at, m.path), 200), err)
+			return fmt.Errorf("submodule %q: %w", source.Printable(path.Join(at, m.path), 200), err)
 		}
 	}
 	return nil

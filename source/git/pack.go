@@ -15,6 +15,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	gitsync "github.com/go-git/go-git/v5/utils/sync"
+
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 const (
@@ -78,7 +80,7 @@ func readIndex(path string) (idx *idxfile.MemoryIndex, err error) {
 // packError is an error of reading what was written here: damage, unless the machine is in trouble.
 func packError(err error) error {
 	if isLocal(err) {
-		return local("reading the mirror", err)
+		return disk.Failed("reading the mirror", err)
 	}
 	return damaged("%w", err)
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // This file is git's pack protocol as far as fetching needs it: version 2, in which one small request asks
@@ -38,7 +40,7 @@ func readPacket(r io.Reader, buf []byte) (packet, error) {
 	n, err := strconv.ParseUint(string(head[:]), 16, 16)
 	switch {
 	case err != nil || n == 3 || n > maxPacket:
-		return packet{}, fmt.Errorf("%w: a line of length %q", errNotGit, printable(string(head[:]), 4))
+		return packet{}, fmt.Errorf("%w: a line of length %q", errNotGit, source.Printable(string(head[:]), 4))
 	case n < 3:
 		return packet{mark: '0' + byte(n)}, nil
 	}
@@ -50,7 +52,7 @@ func readPacket(r io.Reader, buf []byte) (packet, error) {
 		return packet{}, err
 	}
 	if said, ok := bytes.CutPrefix(data, []byte("ERR ")); ok {
-		return packet{}, fmt.Errorf("%w: %s", errSaid, printable(string(said), 200))
+		return packet{}, fmt.Errorf("%w: %s", errSaid, source.Printable(string(said), 200))
 	}
 	return packet{data: data}, nil
 }
@@ -143,7 +145,7 @@ func (g *greeting) advertised(line string) error {
 		if g.caps["object-format"] == "sha256" {
 			return g.check()
 		}
-		return fmt.Errorf("%w: a reference %q", errNotGit, printable(line, 80))
+		return fmt.Errorf("%w: a reference %q", errNotGit, source.Printable(line, 80))
 	}
 	// What an annotated tag names comes behind it, and takes its place.
 	g.refs.hashes[strings.TrimSuffix(name, "^{}")] = h
@@ -152,7 +154,7 @@ func (g *greeting) advertised(line string) error {
 
 func (g *greeting) check() error {
 	if format := g.caps["object-format"]; format != "" && format != "sha1" {
-		return unreadable("the repository names its objects by %s, and only sha1 is read", printable(format, 20))
+		return unreadable("the repository names its objects by %s, and only sha1 is read", source.Printable(format, 20))
 	}
 	return nil
 }
@@ -212,7 +214,7 @@ func readRefs(r io.Reader) (refs, error) {
 		}
 		h, err := parseHash(hash)
 		if err != nil {
-			return refs{}, fmt.Errorf("%w: a reference %q", errNotGit, printable(string(p.data), 80))
+			return refs{}, fmt.Errorf("%w: a reference %q", errNotGit, source.Printable(string(p.data), 80))
 		}
 		out.hashes[name] = h
 	}
@@ -298,7 +300,7 @@ func (r *packReader) band(p packet) {
 		r.rest = p.data[1:]
 	case p.data[0] == 2: // of its progress
 	case p.data[0] == 3:
-		r.err = fetchFailed("", fmt.Errorf("%w: %s", errSaid, printable(string(p.data[1:]), 200)))
+		r.err = fetchFailed("", fmt.Errorf("%w: %s", errSaid, source.Printable(string(p.data[1:]), 200)))
 	default:
 		r.err = errNotGit
 	}

@@ -17,9 +17,6 @@ import (
 	"github.com/flotilla-dev/flotilla/source"
 )
 
-// DefaultBranch is followed where spec.source.git.ref says nothing.
-const DefaultBranch = "main"
-
 const (
 	sha1Prefix  = "sha1:"
 	tagPrefix   = "refs/tags/"
@@ -51,7 +48,7 @@ func (r ref) String() string {
 	if r.kind == byCommit {
 		return fmt.Sprintf("commit %s", r.commit.String()[:7])
 	}
-	return fmt.Sprintf("%s %s", r.kind, printable(r.name, 80))
+	return fmt.Sprintf("%s %s", r.kind, source.Printable(r.name, 80))
 }
 
 func parseRef(spec *v1alpha1.GitRef) (r ref, err error) {
@@ -62,7 +59,7 @@ func parseRef(spec *v1alpha1.GitRef) (r ref, err error) {
 	case spec.Commit != "":
 		r = ref{kind: byCommit}
 		if r.commit, err = parseHash(spec.Commit); err != nil {
-			return ref{}, noRef("name a commit by all 40 digits of its SHA-1", "commit %q: %w", clip(spec.Commit, 80), err)
+			return ref{}, noRef("name a commit by all 40 digits of its SHA-1", "commit %q: %w", source.Clip(spec.Commit, 80), err)
 		}
 		return r, nil
 	case spec.Name != "":
@@ -72,7 +69,7 @@ func parseRef(spec *v1alpha1.GitRef) (r ref, err error) {
 	case spec.Tag != "":
 		r = ref{kind: byTag, name: spec.Tag}
 	default:
-		r = ref{kind: byBranch, name: cmp.Or(spec.Branch, DefaultBranch)}
+		r = ref{kind: byBranch, name: cmp.Or(spec.Branch, v1alpha1.DefaultBranch)}
 	}
 	return r, r.check()
 }
@@ -83,7 +80,7 @@ func parseRange(text string) (ref, error) {
 	}
 	within, err := semver.NewConstraint(text)
 	if err != nil {
-		return ref{}, noRef(`write a range such as ">=1.2.0 <2.0.0" or "1.x"`, "versions %q: %w", clip(text, 80), err)
+		return ref{}, noRef(`write a range such as ">=1.2.0 <2.0.0" or "1.x"`, "versions %q: %w", source.Clip(text, 80), err)
 	}
 	return ref{kind: bySemVer, name: text, within: within}, nil
 }
@@ -100,7 +97,7 @@ func (r ref) check() error {
 		hint = "name the reference in full, such as refs/heads/main"
 	}
 	if err := plumbing.ReferenceName(full).Validate(); err != nil || !strings.HasPrefix(full, "refs/") || len(r.name) > maxRefBytes {
-		return noRef(hint, "%s %q: %w", r.kind, clip(r.name, 80), errors.Join(fmt.Errorf("not a %s name", r.kind), err))
+		return noRef(hint, "%s %q: %w", r.kind, source.Clip(r.name, 80), errors.Join(fmt.Errorf("not a %s name", r.kind), err))
 	}
 	return nil
 }
@@ -242,7 +239,7 @@ func parseRevision(rev fleet.Revision) (r revision, err error) {
 		r.commit, err = parseHash(strings.TrimPrefix(sum, sha1Prefix))
 	}
 	if err != nil {
-		return revision{}, noRef("", "revision %q: %w", clip(string(rev), 120), err)
+		return revision{}, noRef("", "revision %q: %w", source.Clip(string(rev), 120), err)
 	}
 	return r, nil
 }

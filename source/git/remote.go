@@ -133,7 +133,7 @@ func (r *remote) look(ctx context.Context, what ref) (a *advert, err error) {
 	}
 	switch {
 	case over:
-		return nil, tooLarge("delete references that nobody needs", "the list of references is larger than %s", size(maxAdvertisement))
+		return nil, tooLarge("delete references that nobody needs", "the list of references is larger than %s", source.Size(maxAdvertisement))
 	case err != nil:
 		return nil, r.explain(ctx, err)
 	case len(a.refs.hashes) == 0:
@@ -217,17 +217,17 @@ func (a *advert) find(what ref) (label string, commit plumbing.Hash, err error) 
 	if label, commit, ok := what.find(a.refs.hashes); ok {
 		return label, commit, nil
 	}
-	hint, missing := "", fmt.Errorf("the repository has no %s %q", what.kind, printable(what.name, 80))
+	hint, missing := "", fmt.Errorf("the repository has no %s %q", what.kind, source.Printable(what.name, 80))
 	switch what.kind {
 	case byBranch:
 		hint = "push it, or name another in spec.source.git.ref.branch"
 		if branch := a.headBranch(); branch != "" {
-			hint = fmt.Sprintf("its HEAD is branch %q; name the branch in spec.source.git.ref.branch", printable(branch, 80))
+			hint = fmt.Sprintf("its HEAD is branch %q; name the branch in spec.source.git.ref.branch", source.Printable(branch, 80))
 		}
 	case byTag:
 		hint = "push it, or name another in spec.source.git.ref.tag"
 	case bySemVer:
-		missing = fmt.Errorf("the repository has no tag with a version in %q", printable(what.name, 80))
+		missing = fmt.Errorf("the repository has no tag with a version in %q", source.Printable(what.name, 80))
 		hint = "tags with versions have three numbers, such as v1.2.0; one with a suffix such as 1.2.0-rc.1 needs a range with one, such as >=1.2.0-0"
 	case byName:
 		hint = "push it, or name another in spec.source.git.ref.name"
@@ -347,14 +347,7 @@ func plain(err error) error {
 		err = envelope.Err
 	}
 	if text := err.Error(); len(text) > 300 || strings.ContainsAny(text, "\r\n") {
-		return errors.New(printable(strings.Join(strings.Fields(text), " "), 300))
+		return errors.New(source.Printable(strings.Join(strings.Fields(text), " "), 300))
 	}
 	return err
-}
-
-func size(bytes int64) string {
-	if bytes >= 1<<20 {
-		return fmt.Sprintf("%d MiB", bytes>>20)
-	}
-	return fmt.Sprintf("%d bytes", bytes)
 }

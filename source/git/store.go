@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/source/disk"
 )
 
 // maxPacks is when small packs are merged: each fetch adds one, and each look-up goes through all.
@@ -35,7 +37,7 @@ func openStore(dir, url string) (*store, error) {
 		err = tidy(dir, number)
 	}
 	if err != nil {
-		return nil, local("opening the mirror", err)
+		return nil, disk.Failed("opening the mirror", err)
 	}
 	s := &store{dir: filepath.Join(dir, generation(number))}
 	paths, err := filepath.Glob(filepath.Join(s.dir, packFolder, "pack-*.pack"))
@@ -50,7 +52,7 @@ func openStore(dir, url string) (*store, error) {
 		s.tips, s.broken, err = map[plumbing.Hash]bool{}, true, nil
 	}
 	if err != nil {
-		return nil, local("opening the mirror", err)
+		return nil, disk.Failed("opening the mirror", err)
 	}
 	for _, path := range paths {
 		p, err := openPack(path)
@@ -111,7 +113,7 @@ func (s *store) add(p *pack) (replaced *pack) {
 // addTip notes that a commit and all its history is here, and drops those that it leads to.
 func (s *store) addTip(h plumbing.Hash, ancestors []plumbing.Hash) error {
 	if err := writeTip(s.dir, h); err != nil {
-		return local("writing a reference", err)
+		return disk.Failed("writing a reference", err)
 	}
 	s.tips[h] = true
 	for _, a := range ancestors {

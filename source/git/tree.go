@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 const (
@@ -137,7 +139,7 @@ func (t *tree) walk(ctx context.Context) error {
 				var bytes int64
 				bytes, err = t.bytesOf(kid)
 				if sum.bytes += bytes; err == nil && sum.bytes > t.m.limits.MaxTreeBytes {
-					err = tooLarge("use a smaller repository, or raise the agent's limit", "the files of commit %s are larger than %s together", t.commit, size(t.m.limits.MaxTreeBytes))
+					err = tooLarge("use a smaller repository, or raise the agent's limit", "the files of commit %s are larger than %s together", t.commit, source.Size(t.m.limits.MaxTreeBytes))
 				}
 			}
 		}

@@ -5,12 +5,12 @@ package git
 import (
 	"bytes"
 	"errors"
-	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/flotilla-dev/flotilla/source"
 )
 
 // view shows a commit as an fs.FS: its tree, those of submodules at their places, without what the source
@@ -137,7 +137,7 @@ func (v *view) open(at place, name string) (fs.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &openFolder{info: info{at.t, at.n, name}, list: list}, nil
+		return &openFolder{info: info{at.t, at.n, name}, Listing: source.Listing{Entries: list}}, nil
 	}
 	content, err := at.read()
 	if err != nil {
@@ -293,8 +293,7 @@ func (f *openFile) Size() int64 { return f.info.Size() }
 // openFolder is a folder that is being listed.
 type openFolder struct {
 	info
-	list []fs.DirEntry
-	next int
+	source.Listing
 }
 
 func (d *openFolder) Read([]byte) (int, error) {
@@ -302,16 +301,3 @@ func (d *openFolder) Read([]byte) (int, error) {
 }
 
 func (d *openFolder) Close() error { return nil }
-
-// ReadDir gives the next n entries, or all that are left where n is not positive.
-func (d *openFolder) ReadDir(n int) ([]fs.DirEntry, error) {
-	left := d.list[d.next:]
-	if n > 0 && len(left) == 0 {
-		return nil, io.EOF
-	}
-	if n > 0 && n < len(left) {
-		left = left[:n]
-	}
-	d.next += len(left)
-	return slices.Clone(left), nil
-}

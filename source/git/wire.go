@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/source/access"
 )
 
@@ -231,7 +232,7 @@ func (n *notes) Write(b []byte) (int, error) {
 func (n *notes) String() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return printable(strings.Join(strings.Fields(string(n.buf)), " "), 200)
+	return source.Printable(strings.Join(strings.Fields(string(n.buf)), " "), 200)
 }
 
 // connector connects to an ssh server with a login.

@@ -67,6 +67,11 @@ var rules = slices.Concat([]rule{
 		because: "what locks a process up is small enough to be read as a whole",
 	},
 	{
+		name: "source-disk", in: []string{"source/disk"},
+		only:    []string{"std", "./api/fleet", "./api/v1alpha1"},
+		because: "how bytes get onto a disk does not depend on what they are",
+	},
+	{
 		name: "source-access", in: []string{"source/access"},
 		only:    []string{"std", "./api/fleet", "./api/v1alpha1", "./source", "golang.org/x/crypto/...", "golang.org/x/net/..."},
 		because: "who a server is and who we are to it does not depend on what is fetched",
@@ -74,7 +79,7 @@ var rules = slices.Concat([]rule{
 	{
 		name: "source-git", in: []string{"source/git"},
 		only: []string{
-			"std", "./api/fleet", "./api/v1alpha1", "./source", "./source/access", "github.com/go-git/...", "golang.org/x/crypto/...",
+			"std", "./api/fleet", "./api/v1alpha1", "./source", "./source/access", "./source/disk", "github.com/go-git/...", "golang.org/x/crypto/...",
 			"github.com/Masterminds/semver/v3", "github.com/fluxcd/pkg/sourceignore", "github.com/go-logr/logr",
 		},
 		because: "fetching a payload is git and nothing else",
@@ -82,7 +87,7 @@ var rules = slices.Concat([]rule{
 	{
 		name: "source-chart", in: []string{"source/chart"},
 		only: []string{
-			"std", "./api/fleet", "./api/v1alpha1", "./source", "./source/access", "github.com/google/go-containerregistry/...",
+			"std", "./api/fleet", "./api/v1alpha1", "./source", "./source/access", "./source/disk", "github.com/google/go-containerregistry/...",
 			"github.com/Masterminds/semver/v3", "sigs.k8s.io/yaml", "github.com/go-logr/logr",
 		},
 		because: "fetching a chart is an archive and where it lies; what it means is the engine's",
