@@ -64,6 +64,7 @@ type served struct {
 	at       time.Duration
 	version  string
 	versions map[string][]string // group/version: itself and its kinds
+	sorted   []string            // all of versions
 }
 
 const (
@@ -191,18 +192,11 @@ func (k *KubeInputs) Capabilities(context.Context) (string, []string, error) {
 		if err != nil {
 			return "", nil, err
 		}
-		next.at = now
+		next.at, next.sorted = now, slices.Concat(slices.Collect(maps.Values(next.versions))...)
+		slices.Sort(next.sorted)
 		k.served = next
 	}
-	return k.served.version, slices.Sorted(func(yield func(string) bool) {
-		for _, versions := range k.served.versions {
-			for _, v := range versions {
-				if !yield(v) {
-					return
-				}
-			}
-		}
-	}), nil
+	return k.served.version, slices.Clone(k.served.sorted), nil
 }
 
 func (k *KubeInputs) discover() (served, error) {

@@ -90,11 +90,10 @@ func (t *turn) adapt(ctx context.Context, installed *Installed, manifest special
 	if err := t.save(ctx, next); err != nil {
 		return rendered{}, err
 	}
-	if manifest.Digest == installed.Manifest {
-		return t.ready(&adapted, manifest), nil
+	if manifest.Digest != installed.Manifest {
+		t.Log.Info("the cluster's own values changed; rendered the installed release anew", "rollout", t.name.String(),
+			"revision", string(installed.Release.Revision), "manifest", manifest.Digest.Short())
 	}
-	t.Log.Info("the cluster's own values changed; rendered the installed release anew", "rollout", t.name.String(),
-		"revision", string(installed.Release.Revision), "manifest", manifest.Digest.Short())
 	return t.ready(&adapted, manifest), nil
 }
 

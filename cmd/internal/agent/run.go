@@ -126,13 +126,19 @@ func (r *running) run(ctx context.Context) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
-	defer r.store.Close() //nolint:errcheck // every write was synced
+	defer r.close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.node.Run(ctx) })
 	group.Go(func() error { return r.control.Run(ctx) })
 	group.Go(func() error { return r.followRoster(ctx) })
 	group.Go(func() error { return r.whenOnRoster(ctx) })
 	return group.Wait()
+}
+
+// close what open opened: a lease that is lost and held again begins anew.
+func (r *running) close() {
+	// Nothing is lost by an error: every write was synced.
+	_ = errors.Join(r.mirrors.Close(), r.charts.Close(), r.store.Close())
 }
 
 // open everything that needs no goroutine.
