@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,21 +193,25 @@ func TestBadHeartbeats(t *testing.T) {
 	h := intruder(t, w, 2)
 	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
 	topic := joinTopic(t, h, name)
+	shown := fleet.Digest{5}
 	beat := func(key ed25519.PrivateKey, counter uint64) fleet.Heartbeat {
-		b := fleet.Heartbeat{Fleet: meshtest.Fleet(), Nonce: [16]byte{1}, Counter: counter, Time: time.Now().Unix()}
+		b := fleet.Heartbeat{Fleet: meshtest.Fleet(), Nonce: [16]byte{1}, Counter: counter, Root: shown, Time: time.Now().Unix()}
 		b.Sign(key)
 		return b
 	}
 	good := beat(w.Key(2), 5)
 	must(t, topic.Publish(t.Context(), good.Encode()))
-	heard := w.Node(0).Stats().Heartbeats
-	meshtest.Await(t, "a good one", func() bool { return w.Node(0).Stats().Heartbeats > heard })
+	meshtest.Await(t, "a good one", func() bool {
+		return slices.ContainsFunc(w.Node(0).Peers(), func(p mesh.PeerState) bool {
+			return p.Member.ID == w.Member(2).ID && p.Root == shown
+		})
+	})
 	forged, old, stranger := beat(w.Key(2), 6), beat(w.Key(2), 4), beat(meshtest.Key(99), 1)
 	forged.Writer = w.Member(1).ID
 	elsewhere := beat(w.Key(2), 7)
 	elsewhere.Fleet = fleet.Digest{9}
 	elsewhere.Sign(w.Key(2))
-	heard = w.Node(0).Stats().Heartbeats
+	heard := w.Node(0).Stats().Heartbeats
 	for _, bad := range []badRecord{
 		{"under another's ID", forged.Encode(), func(s mesh.Stats) uint64 { return s.BadSignature }},
 		{"replayed", old.Encode(), func(s mesh.Stats) uint64 { return s.Stale }},
