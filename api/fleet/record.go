@@ -2,17 +2,26 @@
 
 package fleet
 
-// Kind of a record. The number says how two records of one writer, kind and key merge, so that
-// a member that does not know a kind can still carry it (fleet-wide sets stay equal across versions):
-// below 128 the first one said stays (milestones), from 128 on the last one said wins (registers).
+// Kind of a record. The number says how two records of one writer, kind and key merge and how far they
+// travel, so that a member that does not know a kind can still carry it (sets stay equal across versions):
+// below 128 the first one said stays (milestones), from 128 on the last one said wins (registers); with
+// 64 in it, every member carries it (see [Record.Scope]).
 type Kind uint8
 
 // The kinds of this version.
 const (
-	KindSeal     Kind = 1
-	KindFact     Kind = 2
-	KindCommand  Kind = 3
+	KindSeal    Kind = 1
+	KindFact    Kind = 2
+	KindCommand Kind = 3
+	// KindProof shows that a member said two things in one position: see Proof.
+	KindProof    Kind = 64
 	KindRegister Kind = 128
+	// KindFloor retires milestones of its writer: see Floor.
+	KindFloor Kind = 129
+	// KindRollup is what a zone tells the others in short: see Rollup.
+	KindRollup Kind = 192
+
+	everywhere = 64
 )
 
 // IsRegister says that the latest record under a key replaces the older ones.
@@ -26,10 +35,44 @@ func (k Kind) String() string {
 		return "fact"
 	case KindCommand:
 		return "command"
+	case KindProof:
+		return "proof"
 	case KindRegister:
 		return "register"
+	case KindFloor:
+		return "floor"
+	case KindRollup:
+		return "rollup"
 	}
 	return "unknown"
+}
+
+// Scope says who carries a record.
+type Scope uint8
+
+// The scopes, from wide to narrow.
+const (
+	// ScopeFleet: every member. Seals, commands, proofs, rollups.
+	ScopeFleet Scope = iota
+	// ScopeMilestones: the members of the writer's zone, and whoever decides by what they say. Facts.
+	ScopeMilestones
+	// ScopeDetail: the members of the writer's zone. Registers.
+	ScopeDetail
+)
+
+// Scope of the record follows from its kind; a floor travels with what it retires.
+func (r *Record) Scope() Scope {
+	kind := r.Kind
+	if kind == KindFloor {
+		kind = floorOf(r.Key)
+	}
+	switch {
+	case kind == KindSeal, kind == KindCommand, kind&everywhere != 0:
+		return ScopeFleet
+	case kind.IsRegister():
+		return ScopeDetail
+	}
+	return ScopeMilestones
 }
 
 // Record is what travels: one signed statement of one writer. Nobody writes under another's ID.

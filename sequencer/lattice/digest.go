@@ -8,8 +8,24 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
-// Root names the whole shared set: equal roots, equal sets. Zero is the empty set.
-func (s *Set) Root() fleet.Digest { return s.shared.fingerprint() }
+// Root names all that is carried: two members that carry the same shares and have equal roots hold equal
+// sets. Zero is the empty set.
+func (s *Set) Root() fleet.Digest {
+	var buf []byte
+	for _, share := range s.Shares() {
+		root := s.ShareRoot(share)
+		if !root.IsZero() {
+			buf = append(append(append(buf, byte(share.Scope), byte(len(share.Zone))), share.Zone...), root[:]...)
+		}
+	}
+	if len(buf) == 0 {
+		return fleet.Digest{}
+	}
+	return fleet.DigestOf("flotilla.dev/lattice-root", buf)
+}
+
+// ShareRoot names one share: equal roots, equal shares, whoever carries what else. Zero is the empty one.
+func (s *Set) ShareRoot(share Share) fleet.Digest { return s.shares[share].fingerprint() }
 
 // Salt is drawn at random for one reconciliation. It makes short tags safe: nobody can prepare two parts
 // whose tags are equal without knowing it.
@@ -103,9 +119,9 @@ func (m *Summary) Valid() bool {
 }
 
 // Summary of the part at a prefix.
-func (s *Set) Summary(salt Salt, at Prefix) Summary {
+func (s *Set) Summary(salt Salt, share Share, at Prefix) Summary {
 	m := Summary{At: at}
-	part, bucket := s.shared.at(at)
+	part, bucket := s.shares[share].at(at)
 	if part != nil && part.parts != nil {
 		m.Divided = true
 		for i, p := range part.parts {
@@ -160,18 +176,18 @@ type Difference struct {
 }
 
 // Diff compares this set with a valid summary of another one, made with the same salt.
-func (s *Set) Diff(salt Salt, theirs Summary) Difference {
+func (s *Set) Diff(salt Salt, share Share, theirs Summary) Difference {
 	var d Difference
 	if !theirs.Divided {
-		s.diffEntries(salt, theirs, &d)
+		s.diffEntries(salt, share, theirs, &d)
 		return d
 	}
 	for i, tag := range theirs.Parts {
 		part := theirs.At.part(i)
 		switch {
-		case tag == salt.tag(s.shared.fingerprintAt(part)):
+		case tag == salt.tag(s.shares[share].fingerprintAt(part)):
 		case tag == Tag{}:
-			s.walkAt(part, func(e *entry) { d.Offer = append(d.Offer, e.position) })
+			s.walkAt(share, part, func(e *entry) { d.Offer = append(d.Offer, e.position) })
 		default:
 			d.Ask = append(d.Ask, part)
 		}
@@ -179,12 +195,12 @@ func (s *Set) Diff(salt Salt, theirs Summary) Difference {
 	return d
 }
 
-func (s *Set) diffEntries(salt Salt, theirs Summary, d *Difference) {
+func (s *Set) diffEntries(salt Salt, share Share, theirs Summary, d *Difference) {
 	there := make(map[fleet.Digest]Tag, len(theirs.Entries))
 	for _, e := range theirs.Entries {
 		there[e.Position] = e.Tag
 	}
-	s.walkAt(theirs.At, func(e *entry) {
+	s.walkAt(share, theirs.At, func(e *entry) {
 		tag, both := there[e.position]
 		if both && tag == salt.tag(e.recordDigest()) {
 			delete(there, e.position)
@@ -200,17 +216,17 @@ func (s *Set) diffEntries(salt Salt, theirs Summary, d *Difference) {
 	}
 }
 
-func (s *Set) walkAt(p Prefix, visit func(*entry)) {
-	part, bucket := s.shared.at(p)
+func (s *Set) walkAt(share Share, p Prefix, visit func(*entry)) {
+	part, bucket := s.shares[share].at(p)
 	part.walk(func(e *entry) bool { visit(e); return true })
 	for _, e := range bucket {
 		visit(e)
 	}
 }
 
-// At is the shared record at a position; false where there is none.
-func (s *Set) At(position fleet.Digest) (fleet.Record, bool) {
-	_, bucket := s.shared.at(Prefix{Path: position, Digits: uint8(maxDepth)})
+// At is the record at a position of a share; false where there is none.
+func (s *Set) At(share Share, position fleet.Digest) (fleet.Record, bool) {
+	_, bucket := s.shares[share].at(Prefix{Path: position, Digits: uint8(maxDepth)})
 	if len(bucket) == 0 {
 		return fleet.Record{}, false
 	}

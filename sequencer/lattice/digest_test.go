@@ -4,6 +4,7 @@ package lattice_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,25 +13,39 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
 
-// reconcile plays both sides of a session and gives what it cost.
+// reconcile plays both sides of a session over all shares and gives what it cost.
 func reconcile(salt lattice.Salt, here, there *lattice.Set) (asked, moved int) {
+	shares := here.Shares()
+	for _, share := range there.Shares() {
+		if !slices.Contains(shares, share) {
+			shares = append(shares, share)
+		}
+	}
+	for _, share := range shares {
+		a, m := reconcileShare(salt, share, here, there)
+		asked, moved = asked+a, moved+m
+	}
+	return asked, moved
+}
+
+func reconcileShare(salt lattice.Salt, share lattice.Share, here, there *lattice.Set) (asked, moved int) {
 	asks := []lattice.Prefix{{}}
 	for len(asks) > 0 {
 		at := asks[len(asks)-1]
 		asks = asks[:len(asks)-1]
 		asked++
-		theirs := there.Summary(salt, at)
+		theirs := there.Summary(salt, share, at)
 		if !theirs.Valid() {
 			panic("a set made a summary that is not valid")
 		}
-		d := here.Diff(salt, theirs)
+		d := here.Diff(salt, share, theirs)
 		for _, p := range d.Want {
-			if r, ok := there.At(p); ok && here.Add(r) {
+			if r, ok := there.At(share, p); ok && here.Add(r).News {
 				moved++
 			}
 		}
 		for _, p := range d.Offer {
-			if r, ok := here.At(p); ok && there.Add(r) {
+			if r, ok := here.At(share, p); ok && there.Add(r).News {
 				moved++
 			}
 		}
@@ -88,7 +103,7 @@ func TestSaltChangesEveryTag(t *testing.T) {
 	for i := range 300 {
 		s.Add(milestone(fmt.Sprint(i), 1, 1))
 	}
-	a, b := s.Summary(lattice.Salt{1}, lattice.Prefix{}), s.Summary(lattice.Salt{2}, lattice.Prefix{})
+	a, b := s.Summary(lattice.Salt{1}, facts, lattice.Prefix{}), s.Summary(lattice.Salt{2}, facts, lattice.Prefix{})
 	if !a.Divided {
 		t.Fatal("300 records lie in one bucket")
 	}

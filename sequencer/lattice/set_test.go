@@ -27,6 +27,9 @@ func milestone(key string, epoch, seq uint64) fleet.Record {
 
 var writer = latticetest.Writer(0)
 
+// facts is the share in which milestones lie.
+var facts = lattice.Share{Scope: fleet.ScopeMilestones}
+
 func TestWhichRecordStays(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -57,7 +60,7 @@ func TestWantsForetellsAdd(t *testing.T) {
 			r := register(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key"),
 				rapid.Uint64Range(0, 2).Draw(t, "epoch"), rapid.Uint64Range(0, 2).Draw(t, "seq"))
 			wanted := s.Wants(&r)
-			if news := s.Add(r); news != wanted {
+			if news := s.Add(r).News; news != wanted {
 				t.Fatalf("Wants said %v, Add %v", wanted, news)
 			}
 		}
@@ -122,7 +125,7 @@ func TestEmptySet(t *testing.T) {
 	if _, ok := s.Get(writer, fleet.KindFact, "k"); ok {
 		t.Fatal("an empty set has a record")
 	}
-	if _, ok := s.At(fleet.Digest{}); ok {
+	if _, ok := s.At(facts, fleet.Digest{}); ok {
 		t.Fatal("an empty set has a position")
 	}
 }
@@ -140,14 +143,14 @@ func TestWhoLeftStaysReadable(t *testing.T) {
 		old.Add(r)
 	}
 	full := old.Root()
-	old.Share(func(w fleet.MemberID) bool { return w != gone })
+	old.Divide(lattice.Division{ZoneOf: func(w fleet.MemberID) (string, bool) { return "", w != gone }})
 	if old.Root() != newcomer.Root() {
 		t.Error("roots differ by what only a former member said")
 	}
 	if _, ok := old.Get(gone, fleet.KindFact, "7"); !ok || old.Len() != 200 || len(slices.Collect(old.All())) != 200 {
 		t.Error("what a former member said is gone")
 	}
-	if _, ok := old.At(lattice.Position(gone, fleet.KindFact, "7")); ok {
+	if _, ok := old.At(facts, lattice.Position(gone, fleet.KindFact, "7")); ok {
 		t.Error("what a former member said is still given to others")
 	}
 	late := milestone("late", 1, 1)
@@ -156,7 +159,7 @@ func TestWhoLeftStaysReadable(t *testing.T) {
 	if old.Root() != newcomer.Root() {
 		t.Error("a former member's record moved the root")
 	}
-	old.Share(nil)
+	old.Divide(lattice.Division{})
 	newcomer.Merge(old)
 	if old.Root() != newcomer.Root() || old.Root() == full {
 		t.Error("who came back does not count again")

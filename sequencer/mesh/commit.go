@@ -144,7 +144,7 @@ func (n *Node) join(records []fleet.Record) []fleet.Record {
 	defer n.setMu.Unlock()
 	var learnt []fleet.Record
 	for _, r := range records {
-		if n.set.Add(r) {
+		if n.set.Add(r).News {
 			learnt = append(learnt, r)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/libp2p/go-libp2p"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -38,6 +39,15 @@ type Config struct {
 	// Listen are multiaddrs over tcp or quic-v1, such as /ip4/0.0.0.0/udp/4001/quic-v1.
 	// None means that this member only dials out.
 	Listen []string
+	// Peers are multiaddrs of members to dial beside those of the roster, each ending in /p2p/<ID>; /dns4,
+	// /dns6 and /dnsaddr are resolved at every attempt. Whoever answers there must be on the roster.
+	Peers []string
+	// Flat is how many members a fleet may have for every member to carry everything; above it a member
+	// carries its own zone and what [Node.Carry] names. Zero means 1,000.
+	Flat int
+	// Options are added to those of the libp2p host, such as another network.
+	Options []libp2p.Option
+
 	// OnNews is told every record that changed the set, the member's own ones too, in order, from one
 	// goroutine of Run. It must not block: news waits meanwhile. Records loaded at start are no news.
 	OnNews func([]fleet.Record)
@@ -124,6 +134,9 @@ func (c *Config) check() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Flat == 0 {
+		c.Flat = 1000
 	}
 	lan := LAN()
 	for _, d := range []struct{ is, otherwise *time.Duration }{

@@ -60,11 +60,11 @@ func DiffersFrame(root fleet.Digest) []byte {
 
 // SummaryFrame answers an ask for as many prefixes with one summary repeated.
 func SummaryFrame(asked []byte, m lattice.Summary) []byte {
-	_, prefixes, err := readAsk(asked)
+	q, err := readAsk(asked)
 	if err != nil {
 		panic(err)
 	}
-	return framed(summariesFrame(slices.Repeat([]lattice.Summary{m}, len(prefixes))))
+	return framed(summariesFrame(slices.Repeat([]lattice.Summary{m}, len(q.prefixes))))
 }
 
 // RecordsFrame answers a want.
@@ -74,4 +74,9 @@ func RecordsFrame(done int, records ...[]byte) []byte {
 		b.add(r, 1<<30)
 	}
 	return framed(recordsFrame(done, b))
+}
+
+// SharesFrame says that one share is carried.
+func SharesFrame(share lattice.Share, root fleet.Digest) []byte {
+	return framed(sharesFrame(carried{shares: []sharePrint{{share, root}}}))
 }

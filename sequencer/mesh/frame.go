@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -17,7 +18,8 @@ import (
 // A reconciliation is a row of questions and answers over one stream: the side that opened it asks. Each
 // frame is its length as a varint, a type byte and a body. The version is in the protocol's name.
 //
-//	/flotilla/sync/1  2026-11: the six frames below
+//	/flotilla/sync/1  2026-11: one root for everything; never released
+//	/flotilla/sync/2  2026-11: shares, each with a root of its own
 type frameType byte
 
 const (
@@ -25,16 +27,18 @@ const (
 	frameHello   frameType = 1
 	frameSame    frameType = 2
 	frameDiffers frameType = 3
-	// ask: a salt and prefixes. Answered by one summary for each, in that order.
+	// ask: a salt, a share and prefixes in it. Answered by one summary for each, in that order.
 	frameAsk       frameType = 4
 	frameSummaries frameType = 5
-	// want: positions. Answered by how many of them, from the first, are dealt with, and a batch of what
+	// want: a share and positions in it. Answered by how many of them, from the first, are dealt with, and a batch of what
 	// lies there.
 	frameWant    frameType = 6
 	frameRecords frameType = 7
 	// offer: a batch. Answered by taken, when what was news is on disk.
 	frameOffer frameType = 8
 	frameTaken frameType = 9
+	// shares: what I carry, with roots, after a hello that differs. Answered in kind.
+	frameShares frameType = 10
 )
 
 const (
@@ -109,9 +113,94 @@ func readSame(body []byte) (lifeID, error) {
 	return lifeID(body), nil
 }
 
-// askFrame: the salt, then each prefix as its number of digits and its bytes.
-func askFrame(salt lattice.Salt, prefixes []lattice.Prefix) frame {
-	body := append([]byte(nil), salt[:]...)
+// carried is what one side carries: everything, or the shares listed. Where it carries everything, only those with
+// something in them are listed.
+type carried struct {
+	everything bool
+	shares     []sharePrint
+}
+
+// sharePrint is a share and its root; zero where it is empty.
+type sharePrint struct {
+	share lattice.Share
+	root  fleet.Digest
+}
+
+func (c carried) root(share lattice.Share) (root fleet.Digest, ok bool) {
+	for _, s := range c.shares {
+		if s.share == share {
+			return s.root, true
+		}
+	}
+	return fleet.Digest{}, c.everything
+}
+
+// differing are the shares that both carry and hold differently.
+func (c carried) differing(theirs carried) []lattice.Share {
+	var shares []lattice.Share
+	for _, s := range c.shares {
+		if root, ok := theirs.root(s.share); ok && root != s.root {
+			shares = append(shares, s.share)
+		}
+	}
+	for _, s := range theirs.shares {
+		listed := slices.ContainsFunc(c.shares, func(own sharePrint) bool { return own.share == s.share })
+		if !listed && c.everything && !s.root.IsZero() {
+			shares = append(shares, s.share)
+		}
+	}
+	return shares
+}
+
+const (
+	// maxZone is the most bytes in a zone's name: a label's value has no more.
+	maxZone = 63
+	// sharesAtOnce bounds what one side may say that it carries.
+	sharesAtOnce = 512
+)
+
+func sharesFrame(c carried) frame {
+	body := []byte{0}
+	if c.everything {
+		body[0] = 1
+	}
+	for _, s := range c.shares[:min(len(c.shares), sharesAtOnce)] {
+		body = append(appendShare(body, s.share), s.root[:]...)
+	}
+	return frame{frameShares, body}
+}
+
+func readShares(body []byte) (carried, error) {
+	if len(body) == 0 || body[0] > 1 {
+		return carried{}, malformedFrame("shares")
+	}
+	c, body := carried{everything: body[0] == 1}, body[1:]
+	for len(body) > 0 {
+		share, rest, ok := readShare(body)
+		if !ok || len(rest) < digestSize || len(c.shares) == sharesAtOnce {
+			return carried{}, malformedFrame("shares")
+		}
+		c.shares, body = append(c.shares, sharePrint{share, fleet.Digest(rest)}), rest[digestSize:]
+	}
+	return c, nil
+}
+
+// appendShare: the scope, and the zone after its length.
+func appendShare(b []byte, share lattice.Share) []byte {
+	return append(append(b, byte(share.Scope), byte(len(share.Zone))), share.Zone...)
+}
+
+func readShare(b []byte) (share lattice.Share, rest []byte, ok bool) {
+	if len(b) < 2 || int(b[1]) > maxZone || len(b) < 2+int(b[1]) || b[0] > byte(fleet.ScopeDetail) {
+		return share, nil, false
+	}
+	end := 2 + int(b[1])
+	return lattice.Share{Scope: fleet.Scope(b[0]), Zone: string(b[2:end])}, b[end:], true
+}
+
+// askFrame: the salt, the share, then each prefix as its number of digits and its bytes.
+func askFrame(salt lattice.Salt, share lattice.Share, prefixes []lattice.Prefix) frame {
+	body := appendShare(append([]byte(nil), salt[:]...), share)
 	for _, p := range prefixes {
 		body = append(body, p.Digits)
 		body = append(body, p.Path[:(p.Digits+1)/2]...)
@@ -119,27 +208,38 @@ func askFrame(salt lattice.Salt, prefixes []lattice.Prefix) frame {
 	return frame{frameAsk, body}
 }
 
-func readAsk(body []byte) (salt lattice.Salt, prefixes []lattice.Prefix, err error) {
+// question is an ask as it was read.
+type question struct {
+	salt     lattice.Salt
+	share    lattice.Share
+	prefixes []lattice.Prefix
+}
+
+func readAsk(body []byte) (q question, err error) {
 	if len(body) < saltSize {
-		return salt, nil, malformedFrame("ask")
+		return q, malformedFrame("ask")
 	}
-	salt, body = lattice.Salt(body), body[saltSize:]
+	q.salt, body = lattice.Salt(body), body[saltSize:]
+	var ok bool
+	if q.share, body, ok = readShare(body); !ok {
+		return q, malformedFrame("ask's share")
+	}
 	for len(body) > 0 {
 		p := lattice.Prefix{Digits: body[0]}
 		size := (int(p.Digits) + 1) / 2
-		if size > digestSize || len(body) < 1+size || len(prefixes) == asksAtOnce {
-			return salt, nil, malformedFrame("ask")
+		if size > digestSize || len(body) < 1+size || len(q.prefixes) == asksAtOnce {
+			return q, malformedFrame("ask")
 		}
 		copy(p.Path[:], body[1:1+size])
 		if !p.Valid() {
-			return salt, nil, malformedFrame("ask's prefix")
+			return q, malformedFrame("ask's prefix")
 		}
-		prefixes, body = append(prefixes, p), body[1+size:]
+		q.prefixes, body = append(q.prefixes, p), body[1+size:]
 	}
-	if len(prefixes) == 0 {
-		return salt, nil, malformedFrame("ask for nothing")
+	if len(q.prefixes) == 0 {
+		return q, malformedFrame("ask for nothing")
 	}
-	return salt, prefixes, nil
+	return q, nil
 }
 
 // dividedMark begins a summary with parts; any other first byte is a number of entries.
@@ -229,23 +329,24 @@ func readParts(body []byte, m *lattice.Summary) (rest []byte, ok bool) {
 	return body, true
 }
 
-func wantFrame(positions []fleet.Digest) frame {
-	body := make([]byte, 0, len(positions)*digestSize)
+func wantFrame(share lattice.Share, positions []fleet.Digest) frame {
+	body := appendShare(make([]byte, 0, 2+len(share.Zone)+len(positions)*digestSize), share)
 	for _, p := range positions {
 		body = append(body, p[:]...)
 	}
 	return frame{frameWant, body}
 }
 
-func readWant(body []byte) ([]fleet.Digest, error) {
-	if len(body) == 0 || len(body)%digestSize != 0 || len(body) > wantsAtOnce*digestSize {
-		return nil, malformedFrame("want")
+func readWant(body []byte) (share lattice.Share, positions []fleet.Digest, err error) {
+	share, body, ok := readShare(body)
+	if !ok || len(body) == 0 || len(body)%digestSize != 0 || len(body) > wantsAtOnce*digestSize {
+		return share, nil, malformedFrame("want")
 	}
-	positions := make([]fleet.Digest, 0, len(body)/digestSize)
+	positions = make([]fleet.Digest, 0, len(body)/digestSize)
 	for ; len(body) > 0; body = body[digestSize:] {
 		positions = append(positions, fleet.Digest(body))
 	}
-	return positions, nil
+	return share, positions, nil
 }
 
 func recordsFrame(done int, b batch) frame {

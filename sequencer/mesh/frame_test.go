@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -16,6 +17,9 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice/latticetest"
 )
+
+// detail is the share that setOf fills.
+var detail = lattice.Share{Scope: fleet.ScopeDetail}
 
 func setOf(n int) *lattice.Set {
 	s := lattice.New()
@@ -41,14 +45,15 @@ func TestFramesReadBackAsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		prefixes := rapid.SliceOfN(rapid.Custom(drawPrefix), 1, asksAtOnce).Draw(t, "prefixes")
 		salt := lattice.Salt(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "salt"))
-		gotSalt, got, err := readAsk(askFrame(salt, prefixes).body)
-		if err != nil || gotSalt != salt || !slices.Equal(got, prefixes) {
+		share := lattice.Share{Scope: fleet.ScopeDetail, Zone: rapid.StringMatching("[a-z]{0,63}").Draw(t, "zone")}
+		got, err := readAsk(askFrame(salt, share, prefixes).body)
+		if err != nil || got.salt != salt || got.share != share || !slices.Equal(got.prefixes, prefixes) {
 			t.Fatalf("ask: %v, %v", got, err)
 		}
 		set := rapid.SampledFrom(sets).Draw(t, "set")
 		var summaries []lattice.Summary
 		for _, p := range prefixes {
-			summaries = append(summaries, set.Summary(salt, p))
+			summaries = append(summaries, set.Summary(salt, detail, p))
 		}
 		f := summariesFrame(summaries)
 		if f.size() > maxFrame {
@@ -70,7 +75,7 @@ func TestLargestAnswersFitAFrame(t *testing.T) {
 	if f := summariesFrame(slices.Repeat([]lattice.Summary{full}, asksAtOnce)); f.size() > maxFrame {
 		t.Errorf("summaries of %d bytes", f.size())
 	}
-	if f := wantFrame(make([]fleet.Digest, wantsAtOnce)); f.size() > maxFrame {
+	if f := wantFrame(lattice.Share{Zone: strings.Repeat("z", maxZone)}, make([]fleet.Digest, wantsAtOnce)); f.size() > maxFrame {
 		t.Errorf("want of %d bytes", f.size())
 	}
 	var b batch
@@ -111,9 +116,9 @@ func FuzzFrame(f *testing.F) {
 	b.add([]byte("record"), maxFrame)
 	for _, seed := range []frame{
 		rootFrame(frameHello, fleet.Digest{1}, lifeID{1}), sameFrame(lifeID{1}),
-		askFrame(lattice.Salt{1}, asked),
-		summariesFrame([]lattice.Summary{set.Summary(lattice.Salt{1}, asked[0]), set.Summary(lattice.Salt{1}, asked[1])}),
-		wantFrame([]fleet.Digest{{1}, {2}}), recordsFrame(2, b), {frameOffer, b.bytes},
+		askFrame(lattice.Salt{1}, detail, asked),
+		summariesFrame([]lattice.Summary{set.Summary(lattice.Salt{1}, detail, asked[0]), set.Summary(lattice.Salt{1}, detail, asked[1])}),
+		wantFrame(detail, []fleet.Digest{{1}, {2}}), recordsFrame(2, b), {frameOffer, b.bytes},
 	} {
 		f.Add(framed(seed))
 	}
@@ -122,20 +127,25 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, prefixes, err := readAsk(got.body); err == nil {
-			if len(prefixes) > asksAtOnce {
-				t.Errorf("%d prefixes", len(prefixes))
+		if q, err := readAsk(got.body); err == nil {
+			if len(q.prefixes) > asksAtOnce {
+				t.Errorf("%d prefixes", len(q.prefixes))
 			}
-			for _, p := range prefixes {
-				set.Summary(lattice.Salt{}, p)
+			for _, p := range q.prefixes {
+				set.Summary(q.salt, q.share, p)
+			}
+		}
+		if c, err := readShares(got.body); err == nil {
+			if again := sharesFrame(c); !bytes.Equal(again.body, got.body) {
+				t.Error("shares have two encodings")
 			}
 		}
 		if summaries, err := readSummaries(got.body, asked); err == nil {
 			for _, m := range summaries {
-				set.Diff(lattice.Salt{}, m)
+				set.Diff(lattice.Salt{}, detail, m)
 			}
 		}
-		if wants, err := readWant(got.body); err == nil && len(wants) > wantsAtOnce {
+		if _, wants, err := readWant(got.body); err == nil && len(wants) > wantsAtOnce {
 			t.Errorf("%d wants", len(wants))
 		}
 		if done, records, err := readRecords(got.body, 3); err == nil && (done < 1 || done > 3 || len(records) > done) {

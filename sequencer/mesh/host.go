@@ -178,7 +178,7 @@ func (n *Node) newHost() (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := libp2p.New(
+	h, err := libp2p.New(append([]libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.Transport(quic.NewTransport),
 		// Sharing a port helps hole punching, and would let two agents listen at one address unnoticed.
@@ -196,7 +196,7 @@ func (n *Node) newHost() (host.Host, error) {
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 		libp2p.UserAgent("flotilla"),
-	)
+	}, n.cfg.Options...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -412,7 +412,7 @@ type badAnswer struct {
 }
 
 func badAnswers(unsigned fleet.Record) []badAnswer {
-	const hello, ask, want = 1, 4, 6
+	const hello, ask, want, shares = 1, 4, 6, 10
 	differs := mesh.DiffersFrame(fleet.Digest{9})
 	one := lattice.Summary{Entries: []lattice.Entry{{
 		Position: lattice.Position(unsigned.Writer, unsigned.Kind, unsigned.Key), Tag: lattice.Tag{1},
@@ -425,6 +425,8 @@ func badAnswers(unsigned fleet.Record) []badAnswer {
 	until := func(records []byte) func(kind byte, body []byte) []byte {
 		return func(kind byte, body []byte) []byte {
 			switch kind {
+			case shares:
+				return mesh.SharesFrame(lattice.Share{Scope: fleet.ScopeDetail, Zone: "lab"}, fleet.Digest{9})
 			case ask:
 				return mesh.SummaryFrame(body, one)
 			case want:
@@ -445,7 +447,10 @@ func badAnswers(unsigned fleet.Record) []badAnswer {
 			return mesh.HelloFrame(fleet.Digest{1})
 		}},
 		{"parts without end", func(kind byte, body []byte) []byte {
-			if kind == ask {
+			switch kind {
+			case shares:
+				return mesh.SharesFrame(lattice.Share{Scope: fleet.ScopeDetail, Zone: "lab"}, fleet.Digest{9})
+			case ask:
 				return mesh.SummaryFrame(body, endless)
 			}
 			return differs

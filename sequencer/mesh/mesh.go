@@ -162,14 +162,25 @@ func (n *Node) Recheck() {
 	}
 }
 
-// share makes the root one over the records of present members.
+// share divides the set by the roster and by what this member carries.
 func (n *Node) share() {
 	roster := n.roster()
-	n.set.Share(func(writer fleet.MemberID) bool {
-		_, ok := roster.Member(writer)
-		return ok
-	})
+	n.set.Divide(lattice.Division{ZoneOf: func(writer fleet.MemberID) (string, bool) {
+		m, ok := roster.Member(writer)
+		return m.Zone, ok
+	}})
 	n.set.Root()
+}
+
+// carried is what this member tells the side it reconciles with.
+func (n *Node) carried() carried {
+	n.setMu.RLock()
+	defer n.setMu.RUnlock()
+	c := carried{everything: true}
+	for _, share := range n.set.Shares() {
+		c.shares = append(c.shares, sharePrint{share, n.set.ShareRoot(share)})
+	}
+	return c
 }
 
 // Run connects the node to the mesh until ctx ends, which is no error. It can be called once.

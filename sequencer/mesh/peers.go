@@ -31,6 +31,14 @@ type PeerState struct {
 	SameRoot bool
 	// Addresses are those of its open connections.
 	Addresses []string
+	// DiffersFor is how long its root has been another than ours; 0 while they are equal.
+	DiffersFor time.Duration
+	// Doubted: members next to it lost it, and nothing has been heard of it since.
+	Doubted bool
+	// Anchor: others dial it.
+	Anchor bool
+	// Forked: a proof is held that it said two things in one position. What it says counts for nothing.
+	Forked bool
 	// Duplicate: two agents that live at the same time use its key. Neither should be believed.
 	Duplicate bool
 }

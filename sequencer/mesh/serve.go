@@ -99,17 +99,22 @@ func (a *answerer) answer(question frame, from network.Conn) (frame, error) {
 	case frameHello:
 		return a.hello(question.body, from)
 	case frameAsk:
-		salt, prefixes, err := readAsk(question.body)
+		q, err := readAsk(question.body)
 		if err != nil {
 			return frame{}, err
 		}
-		return a.summaries(salt, prefixes), nil
+		return a.summaries(q), nil
+	case frameShares:
+		if _, err := readShares(question.body); err != nil {
+			return frame{}, err
+		}
+		return sharesFrame(a.carried()), nil
 	case frameWant:
-		positions, err := readWant(question.body)
+		share, positions, err := readWant(question.body)
 		if err != nil {
 			return frame{}, err
 		}
-		b, done := a.collect(positions, maxFrame-3, func(fleet.Digest) bool { return false })
+		b, done := a.collect(share, positions, maxFrame-3, func(fleet.Digest) bool { return false })
 		a.records += b.count
 		return recordsFrame(done, b), nil
 	case frameOffer:
@@ -131,12 +136,12 @@ func (a *answerer) hello(body []byte, from network.Conn) (frame, error) {
 	return rootFrame(frameDiffers, root, a.lifeID()), nil
 }
 
-func (a *answerer) summaries(salt lattice.Salt, prefixes []lattice.Prefix) frame {
+func (a *answerer) summaries(q question) frame {
 	a.setMu.RLock()
 	defer a.setMu.RUnlock()
 	var summaries []lattice.Summary
-	for _, p := range prefixes {
-		summaries = append(summaries, a.set.Summary(salt, p))
+	for _, p := range q.prefixes {
+		summaries = append(summaries, a.set.Summary(q.salt, q.share, p))
 	}
 	return summariesFrame(summaries)
 }

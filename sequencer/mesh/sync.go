@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	syncProtocol protocol.ID = "/flotilla/sync/1"
+	syncProtocol protocol.ID = "/flotilla/sync/2"
 
 	// sessionsAtOnce bounds the reconciliations begun here that run at the same time.
 	sessionsAtOnce = 4
@@ -205,30 +205,60 @@ func (a *asker) run() error {
 	if same || err != nil {
 		return err
 	}
+	shares, err := a.differing()
+	if err != nil {
+		return err
+	}
+	for _, share := range shares {
+		if err := a.runShare(share); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differing asks what the other carries.
+func (a *asker) differing() ([]lattice.Share, error) {
+	ours := a.carried()
+	answer, err := a.question(sharesFrame(ours))
+	if err != nil {
+		return nil, err
+	}
+	if answer.kind != frameShares {
+		return nil, unexpected(answer)
+	}
+	theirs, err := readShares(answer.body)
+	if err != nil {
+		return nil, err
+	}
+	return ours.differing(theirs), nil
+}
+
+// runShare makes one share equal. Depth first, and what is found goes over before more is looked for, so that a
+// session that breaks off has not been in vain.
+func (a *asker) runShare(share lattice.Share) error {
 	var wants, offers []fleet.Digest
-	// Depth first, and what is found goes over before more is looked for, so that a session that breaks off has
-	// not been in vain.
 	asks := []lattice.Prefix{{}}
 	for len(asks) > 0 {
 		part := asks[max(0, len(asks)-asksAtOnce):]
-		summaries, err := a.ask(part)
+		summaries, err := a.ask(share, part)
 		if err != nil {
 			return err
 		}
 		asks = asks[:len(asks)-len(part)]
 		a.setMu.RLock()
 		for _, m := range summaries {
-			d := a.set.Diff(a.salt, m)
+			d := a.set.Diff(a.salt, share, m)
 			asks, wants, offers = append(asks, d.Ask...), append(wants, d.Want...), append(offers, d.Offer...)
 		}
 		a.setMu.RUnlock()
 		if len(asks) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
 			continue
 		}
-		if err := a.pull(wants); err != nil {
+		if err := a.pull(share, wants); err != nil {
 			return err
 		}
-		if err := a.push(offers); err != nil {
+		if err := a.push(share, offers); err != nil {
 			return err
 		}
 		wants, offers = nil, nil
@@ -281,8 +311,8 @@ func (a *asker) hello() (same bool, err error) {
 	return same, nil
 }
 
-func (a *asker) ask(prefixes []lattice.Prefix) ([]lattice.Summary, error) {
-	answer, err := a.question(askFrame(a.salt, prefixes))
+func (a *asker) ask(share lattice.Share, prefixes []lattice.Prefix) ([]lattice.Summary, error) {
+	answer, err := a.question(askFrame(a.salt, share, prefixes))
 	if err != nil {
 		return nil, err
 	}
@@ -293,10 +323,10 @@ func (a *asker) ask(prefixes []lattice.Prefix) ([]lattice.Summary, error) {
 }
 
 // pull fetches what lies at these positions there.
-func (a *asker) pull(wants []fleet.Digest) error {
+func (a *asker) pull(share lattice.Share, wants []fleet.Digest) error {
 	for len(wants) > 0 {
 		part := wants[:min(len(wants), wantsAtOnce)]
-		answer, err := a.question(wantFrame(part))
+		answer, err := a.question(wantFrame(share, part))
 		if err != nil {
 			return err
 		}
@@ -326,9 +356,9 @@ func (a *asker) pull(wants []fleet.Digest) error {
 }
 
 // push gives what lies at these positions here, unless it has just come from there.
-func (a *asker) push(offers []fleet.Digest) error {
+func (a *asker) push(share lattice.Share, offers []fleet.Digest) error {
 	for len(offers) > 0 {
-		part, done := a.collect(offers, maxFrame-1, func(p fleet.Digest) bool { return a.settled[p] })
+		part, done := a.collect(share, offers, maxFrame-1, func(p fleet.Digest) bool { return a.settled[p] })
 		offers = offers[done:]
 		if part.count == 0 {
 			continue
@@ -350,11 +380,11 @@ func (a *asker) push(offers []fleet.Digest) error {
 
 // collect makes a batch of what lies at the positions, from the first, as far as most bytes go, and says how
 // many positions that deals with. A record always fits.
-func (n *Node) collect(positions []fleet.Digest, most int, skip func(fleet.Digest) bool) (b batch, done int) {
+func (n *Node) collect(share lattice.Share, positions []fleet.Digest, most int, skip func(fleet.Digest) bool) (b batch, done int) {
 	n.setMu.RLock()
 	defer n.setMu.RUnlock()
 	for _, p := range positions {
-		r, ok := n.set.At(p)
+		r, ok := n.set.At(share, p)
 		if ok && !skip(p) && !b.add(r.Encode(), most) {
 			break
 		}

@@ -12,11 +12,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
 
 // Set is what the laws are about.
 type Set[S any] interface {
-	Add(fleet.Record) (news bool)
+	Add(fleet.Record) lattice.Change
 	Merge(S) (news []fleet.Record)
 	All() iter.Seq[fleet.Record]
 	Root() fleet.Digest
@@ -82,7 +83,7 @@ func newsIsWhatChanged[S Set[S]](t *rapid.T, of func([]fleet.Record) S) {
 	var said []fleet.Digest
 	for r := range of(b).All() {
 		before, root := contents(one), one.Root()
-		news := one.Add(r)
+		news := one.Add(r).News
 		if changed := !slices.Equal(before, contents(one)); news != changed {
 			t.Fatalf("Add said news=%v, and the set changed=%v", news, changed)
 		}
