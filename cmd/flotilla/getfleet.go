@@ -34,7 +34,7 @@ type getParts struct {
 
 var (
 	stagePhases   = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed"}
-	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "unheard"}
+	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "removed", "unheard"}
 )
 
 func (a *app) getStagesCommand() *cobra.Command {
