@@ -31,7 +31,7 @@ func (a *Agent) input(name fleet.RolloutName, r *Report, ledger *MeshLedger, hea
 	in := readapi.Input{
 		Name: name, Plan: r.Plan, Facts: ledger, History: ledger, Self: a.Self, NameOf: nameOf,
 		Statuses: ledger.Statuses(name), Heard: heard.Since, Alone: heard.Alone,
-		Suspended: r.Rollout.Settings.Suspend, Author: r.Rollout.Author, Subject: r.Subject,
+		Suspended: r.Rollout.Settings.Suspend, Duplicate: a.Duplicate != nil && a.Duplicate(), Author: r.Rollout.Author, Subject: r.Subject,
 	}
 	if r.Rollout.Origin.Type != "" {
 		in.Origin = &r.Rollout.Origin
