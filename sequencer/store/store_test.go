@@ -199,19 +199,6 @@ func TestRottenBlobIsAbsent(t *testing.T) {
 	}
 }
 
-func TestNewerSchemaIsRefused(t *testing.T) {
-	path := file(t)
-	must(t, open(t, path).Close())
-	edit(t, path, "meta", func(b *bbolt.Bucket) error { return b.Put([]byte("schema"), []byte("2")) })
-	_, err := store.Open(path)
-	if !errors.Is(err, store.ErrSchema) || fleet.KindOf(err) != fleet.Terminal {
-		t.Fatalf("newer schema: %v", err)
-	}
-	if others, _ := filepath.Glob(path + ".corrupt-*"); len(others) > 0 {
-		t.Error("a newer file was moved aside")
-	}
-}
-
 func TestSchemaKeyIsTheStores(t *testing.T) {
 	if err := open(t, file(t)).SetMeta("schema", []byte("9")); fleet.KindOf(err) != fleet.Terminal {
 		t.Fatalf("setting the schema: %v", err)
