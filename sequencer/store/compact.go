@@ -90,7 +90,7 @@ func (s *Store) copyTo(draft string, steps compactSteps) (size int64, err error)
 	info, err := file.Stat()
 	if err == nil {
 		// The copy passes the check that it will have to pass when it is opened, or it does not take the place.
-		err = checkPages(file, info.Size())
+		_, err = checkPages(file, info.Size())
 	}
 	if err = errors.Join(err, file.Sync(), file.Close(), steps.synced()); err != nil {
 		return 0, err

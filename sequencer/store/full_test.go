@@ -5,15 +5,12 @@
 package store_test
 
 import (
-	"bytes"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
 
 // limitFiles lets no file of this process grow beyond size: writes fail as on a full disk.
@@ -58,29 +55,5 @@ func TestFullDisk(t *testing.T) {
 	s = open(t, path)
 	if set, _ := load(t, s); set.Len() != len(records) || s.Opened().Recovered {
 		t.Errorf("%d records after there was room again, want %d", set.Len(), len(records))
-	}
-}
-
-// TestMigrationIsOneTransaction: on a full disk the file stays of schema 1, and opens when there is room again.
-func TestMigrationIsOneTransaction(t *testing.T) {
-	golden, err := os.ReadFile(filepath.Join("testdata", "schema-1.db"))
-	must(t, err)
-	path := file(t)
-	must(t, os.WriteFile(path, golden, 0o600))
-	lift := limitFiles(t, 8192) // the meta pages and nothing else
-	_, err = store.Open(path)
-	lift()
-	if err == nil || fleet.KindOf(err) != fleet.Retryable {
-		t.Errorf("migrating on a full disk: %v", err)
-	}
-	if others, _ := filepath.Glob(path + ".*"); len(others) > 0 {
-		t.Errorf("a file that only lacks room was moved aside: %v", others)
-	}
-	if after, _ := os.ReadFile(path); !bytes.Equal(after[8192:], golden[8192:]) {
-		t.Error("the file was written to")
-	}
-	s := open(t, path)
-	if set, _ := load(t, s); set.Len() != 59 {
-		t.Errorf("%d records when there was room again", set.Len())
 	}
 }

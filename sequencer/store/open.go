@@ -41,6 +41,9 @@ func Open(path string) (*Store, error) {
 	var told Opened
 	for range openings {
 		s, info, err := open(path)
+		if err == nil && s.opened.Behind {
+			told.Behind = true
+		}
 		switch {
 		case err == nil && told.Compacted == 0 && s.sparse():
 			if told.Compacted = s.compact(info.Size()); told.Compacted == 0 {
@@ -134,11 +137,11 @@ func open(path string) (*Store, os.FileInfo, error) {
 	}
 	// A copy that a crash cut short; under the lock nobody else is making one.
 	_ = os.Remove(path + compactSuffix)
-	db, err := openFile(path, file)
+	db, behind, err := openFile(path, file)
 	if err != nil {
 		return nil, info, explain(err)
 	}
-	s := &Store{db: db, marker: marker{path: path + markerSuffix}}
+	s := &Store{db: db, opened: Opened{Behind: behind}, marker: marker{path: path + markerSuffix}}
 	for _, step := range []func() error{s.prepare, s.readSuspects, func() error { return syncFolder(path) }} {
 		if err := guard(step); err != nil {
 			// Closing a damaged file may fail like reading it did; the first error is the one to tell.
@@ -162,10 +165,9 @@ func explain(err error) error {
 }
 
 // openFile reads all of a file before bbolt does. The file is locked, and closed after an error.
-func openFile(path string, file *os.File) (*bbolt.DB, error) {
-	var db *bbolt.DB
-	err := guard(func() (err error) {
-		if err := examine(file); err != nil {
+func openFile(path string, file *os.File) (db *bbolt.DB, behind bool, err error) {
+	err = guard(func() (err error) {
+		if behind, err = examine(file); err != nil {
 			return err
 		}
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
@@ -177,9 +179,9 @@ func openFile(path string, file *os.File) (*bbolt.DB, error) {
 	})
 	if err != nil {
 		_ = file.Close() // where bbolt has not
-		return nil, err
+		return nil, false, err
 	}
-	return db, nil
+	return db, behind, nil
 }
 
 // guard turns a panic into an error that says damaged, and a fault at a mapped page into a panic: behind
@@ -194,10 +196,10 @@ func guard(work func() error) (err error) {
 	return work()
 }
 
-func examine(file *os.File) error {
+func examine(file *os.File) (behind bool, err error) {
 	info, err := file.Stat()
 	if err != nil || info.Size() == 0 {
-		return err
+		return false, err
 	}
 	return checkPages(file, info.Size())
 }

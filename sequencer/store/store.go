@@ -47,6 +47,9 @@ type Store struct {
 type Opened struct {
 	// Recovered: the file was damaged, lies beside the new one now, and the member begins with nothing.
 	Recovered bool
+	// Behind: one of the two pages that say where everything is was damaged, and the file is sound without it. What was written
+	// last may be missing, as after a power cut while it was being written.
+	Behind bool
 	// Detail says what was wrong and where the damaged file is, for people.
 	Detail string
 	// Compacted is how many bytes of free pages were given back to the disk.
