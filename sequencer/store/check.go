@@ -90,7 +90,9 @@ const (
 // record has to bear it. An error says that the file could not be read, and why: it is missing, ErrBusy, ErrSchema, or what
 // the file system says. Damage is no error: it is in the report's findings.
 func Check(path string, of fleet.Digest) (Report, error) {
-	c := check{of: of, r: Report{File: path, Findings: []Finding{}}}
+	c := check{of: of, r: Report{
+		File: path, Fleets: []FleetCount{}, Kinds: []KindCount{}, Writers: []WriterCount{}, Meta: []string{}, Findings: []Finding{},
+	}}
 	if err := c.run(); err != nil {
 		return Report{}, fmt.Errorf("store %s: %w", path, err)
 	}
