@@ -152,9 +152,8 @@ func (r *running) open(ctx context.Context) (err error) {
 	if r.store, err = store.Open(filepath.Join(r.cfg.DataDir, storeFile)); err != nil {
 		return fmt.Errorf("fleet state: %w", err)
 	}
-	if opened := r.store.Opened(); opened.Recovered {
-		r.cfg.Log.Info("the fleet state on disk was damaged and begun anew; the others bring it back", "detail", opened.Detail)
-	}
+	r.metrics.Opened(r.store.Opened())
+	tellOpened(r.cfg.Log, r.store.Opened())
 	if err := r.openMesh(); err != nil {
 		return errors.Join(err, r.store.Close())
 	}

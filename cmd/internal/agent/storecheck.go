@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/go-logr/logr"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
@@ -55,6 +57,19 @@ func CheckStore(out io.Writer, o StoreCheck) (sound bool, err error) {
 		_, err = io.WriteString(out, storeTable(&report))
 	}
 	return len(report.Findings) == 0, err
+}
+
+// tellOpened says in the log what opening the store met.
+func tellOpened(log logr.Logger, o store.Opened) {
+	if o.Recovered {
+		log.Info("the fleet state on disk was damaged and begun anew; the others bring it back", "detail", o.Detail)
+	}
+	if o.Behind {
+		log.Info("the fleet state on disk was damaged where it says what is newest; what was written last may be missing, and the others bring it back")
+	}
+	if o.Compacted > 0 {
+		log.Info("the fleet state on disk was mostly free pages and copied", "freed", o.Compacted)
+	}
 }
 
 // storeTable is the report for people.
