@@ -159,6 +159,9 @@ func (k *Keeper) reportZone(ctx context.Context) error {
 		}
 		u := sequencer.RollupOf(report.Plan, k.Ledger, func(id fleet.MemberID) bool { return in[id] })
 		u.Zone = self.Zone
+		if u.Members == 0 {
+			continue
+		}
 		if err := k.writeRollup(ctx, u); err != nil {
 			return fmt.Errorf("report on %s: %w", name, err)
 		}
