@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -218,9 +219,9 @@ func fillCRDTs(ctx context.Context, c *crdts, nodes, keys int) error {
 	if err := c.stop(0); err != nil {
 		return err
 	}
-	for i := range nodes {
+	for i := nodes - 1; i >= 0; i-- {
 		if i > 0 {
-			if err := os.CopyFS(c.nodes[i].path, os.DirFS(c.nodes[0].path)); err != nil {
+			if err := copied(ctx, c.nodes[0].path, c.nodes[i].path); err != nil {
 				return err
 			}
 		}
@@ -229,6 +230,21 @@ func fillCRDTs(ctx context.Context, c *crdts, nodes, keys int) error {
 		}
 	}
 	return errors.Join(c.awaitConnected(ctx), c.warm(ctx, nodes))
+}
+
+// copied waits for files to stay: a store that was just closed still takes some away.
+func copied(ctx context.Context, from, to string) error {
+	var err error
+	for range 10 {
+		if err = os.CopyFS(to, os.DirFS(from)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+	return err
 }
 
 const (
