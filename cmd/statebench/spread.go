@@ -17,6 +17,19 @@ func (b *bench) runSpread(ctx context.Context) {
 	if !b.wants("visible", "burst", "heal") {
 		return
 	}
+	for i, n := range b.members {
+		if n == 1 || i%2 == 1 && !b.short {
+			continue
+		}
+		b.try(ctx, "etcd", fmt.Sprintf("%d nodes", n), func(ctx context.Context, folder string) error {
+			s := b.spread("etcd", n)
+			e, err := startEtcd(ctx, folder, n, s.watch)
+			if err != nil {
+				return err
+			}
+			return errors.Join(s.measure(ctx, e, true), e.close())
+		})
+	}
 	for _, n := range slices.Concat(b.nodes, b.further) {
 		what := fmt.Sprintf("%d nodes", n)
 		b.try(ctx, "ours", what, func(ctx context.Context, folder string) error {
@@ -58,19 +71,6 @@ func (b *bench) runSpread(ctx context.Context) {
 				return errors.Join(s.measure(ctx, c, false), c.close())
 			})
 		}
-	}
-	for i, n := range b.members {
-		if n == 1 || i%2 == 1 && !b.short {
-			continue
-		}
-		b.try(ctx, "etcd", fmt.Sprintf("%d nodes", n), func(ctx context.Context, folder string) error {
-			s := b.spread("etcd", n)
-			e, err := startEtcd(ctx, folder, n, s.watch)
-			if err != nil {
-				return err
-			}
-			return errors.Join(s.measure(ctx, e, true), e.close())
-		})
 	}
 }
 
@@ -206,6 +206,8 @@ func (s *spread) burst(ctx context.Context, r replicas) error {
 		switch {
 		case errors.Is(err, errLate):
 			result.say("not everywhere after %s", settleLimit)
+			s.record(result)
+			return nil // the next round would only wait behind this one
 		case err != nil:
 			return err
 		default:
