@@ -37,7 +37,7 @@ func TestInterleavings(t *testing.T) {
 	t.Logf("%d interleavings: %+v", interleavings, all)
 	for what, n := range map[string]int{
 		"over quota": all.OverQuota, "retired": all.Retired, "expired": all.Expired, "seals gone": all.SealsGone,
-		"forked": all.Forked, "restarts": all.Restarted, "jumps": all.Jumped, "partial": all.Partial, "conflicts": all.Conflicts,
+		"forked": all.Forked, "restarts": all.Restarted, "jumps": all.Jumped, "partial": all.Partial, "divided": all.Divided, "conflicts": all.Conflicts,
 	} {
 		if n == 0 {
 			t.Errorf("nothing was ever %s: the interleavings show less than they say", what)

@@ -27,7 +27,6 @@ const (
 type author struct {
 	rng    *rand.Rand
 	id     fleet.MemberID
-	zone   string
 	manner manner
 
 	epoch, seq uint64

@@ -27,7 +27,7 @@ func Sound() Mistake { return Mistake{} }
 
 // Seen counts what happened in interleavings, so that a test can tell that they showed something.
 type Seen struct {
-	OverQuota, Retired, Expired, SealsGone, Forked, Restarted, Jumped, Partial, Conflicts int
+	OverQuota, Retired, Expired, SealsGone, Forked, Restarted, Jumped, Partial, Divided, Conflicts int
 }
 
 // Add counts another interleaving.
@@ -40,17 +40,18 @@ func (s *Seen) Add(o Seen) {
 	s.Restarted += o.Restarted
 	s.Jumped += o.Jumped
 	s.Partial += o.Partial
+	s.Divided += o.Divided
 	s.Conflicts += o.Conflicts
 }
 
 // Interleave plays three to five replicas through a random story: records arrive late, twice, in any order or not at
 // all, replicas restart from disk, days pass, clocks jump, writers say too much, retire, and contradict themselves;
-// some replicas carry one zone. Each record reaches one replica at least. Then all have the same day and exchange until
+// some replicas carry one zone, and the roster changes. Each record reaches one replica at least. Then all have the same day and exchange until
 // nothing changes, and these hold:
 //
 //   - Replicas that carry a share have one root of it, and none holds anything that a set may not hold.
 //   - What the disk was told to keep is what the set holds, and a restart changes nothing.
-//   - Of a writer that said no milestone after retiring it, and did not retire anything while over its quota, they hold
+//   - Of a writer on the roster that said no milestone after retiring it, and did not retire anything while over its quota, they hold
 //     what [Reference] comes to over all that it said. Registers are left out where a clock jumped.
 //   - Who equivocated is forked for all, and nobody else is; Conflict finds what a plain search finds.
 func Interleave(seed uint64, plant func() Mistake) (Seen, error) {
@@ -76,6 +77,8 @@ type story struct {
 	// under way are records that have not arrived, and may never.
 	underWay []delivery
 	day      int64
+	// zones of the writers, by the roster.
+	zones map[fleet.MemberID]string
 	// accused of equivocation by a proof that was said.
 	accused fleet.MemberID
 }
@@ -86,45 +89,60 @@ type delivery struct {
 }
 
 func newStory(seed uint64, plant func() Mistake) *story {
-	w := &story{rng: rand.New(rand.NewPCG(seed, 7)), day: 20_000}
+	w := &story{rng: rand.New(rand.NewPCG(seed, 7)), day: 20_000, zones: map[fleet.MemberID]string{}}
 	for i := range 2 + w.rng.IntN(3) {
-		a := &author{rng: w.rng, id: writers()[i], zone: zones[i%2], epoch: 1}
-		switch w.rng.IntN(5) {
-		case 0:
-			a.manner = wild
-		case 1:
-			if w.rng.IntN(2) == 0 {
-				a.manner = chatty
-			}
-		}
-		w.authors = append(w.authors, a)
-	}
-	zoneOf := func(id fleet.MemberID) (string, bool) {
-		for _, a := range w.authors {
-			if a.id == id {
-				return a.zone, true
-			}
-		}
-		return "", false
+		manners := []manner{orderly, orderly, orderly, orderly, orderly, orderly, orderly, chatty, wild, wild}
+		a := &author{rng: w.rng, id: writers()[i], manner: manners[w.rng.IntN(len(manners))], epoch: 1}
+		w.authors, w.zones[a.id] = append(w.authors, a), zones[i%2]
 	}
 	for i := range 3 + w.rng.IntN(3) {
-		by := lattice.Division{ZoneOf: zoneOf}
+		r := &replica{disk: map[slot]fleet.Record{}, mistake: plant(), seen: &w.seen}
 		if i >= 2 && w.rng.IntN(3) == 0 {
-			zone := zones[w.rng.IntN(2)]
-			by.Carries = func(s lattice.Share) bool { return s.Scope == fleet.ScopeFleet || s.Zone == zone }
+			r.zone = zones[w.rng.IntN(2)]
 			w.seen.Partial++
 		}
-		r := &replica{by: by, disk: map[slot]fleet.Record{}, mistake: plant(), seen: &w.seen}
-		r.restart(w.rng)
 		w.replicas = append(w.replicas, r)
+		w.divide(r)
+		r.restart(w.rng)
 	}
 	return w
+}
+
+// divide by the roster as it is now, and what the replica carries.
+func (w *story) divide(r *replica) {
+	zoneOf := maps.Clone(w.zones)
+	r.by = lattice.Division{ZoneOf: func(id fleet.MemberID) (string, bool) { zone, ok := zoneOf[id]; return zone, ok }}
+	if zone := r.zone; zone != "" {
+		r.by.Carries = func(s lattice.Share) bool { return s.Scope == fleet.ScopeFleet || s.Zone == zone }
+	}
+}
+
+// move a member to another zone, or take it off the roster, or put it there again; or let a replica carry another
+// zone's shares. All hear of it.
+func (w *story) reshape() {
+	r := w.replicas[w.rng.IntN(len(w.replicas))]
+	if r.zone != "" && w.rng.IntN(2) == 0 {
+		r.zone = zones[w.rng.IntN(2)]
+	} else {
+		id := w.authors[w.rng.IntN(len(w.authors))].id
+		if w.zones[id] = zones[w.rng.IntN(2)]; w.rng.IntN(4) == 0 && id != writers()[1] {
+			delete(w.zones, id)
+		}
+	}
+	w.seen.Divided++
+	for _, r := range w.replicas {
+		w.divide(r)
+		r.set.Divide(r.by)
+	}
 }
 
 // step is one thing that happens.
 func (w *story) step() error {
 	switch w.rng.IntN(10) {
 	default:
+		if w.rng.IntN(20) == 0 {
+			w.reshape()
+		}
 		return w.speak()
 	case 5, 6:
 		return w.arrive(8)
@@ -251,7 +269,7 @@ func (w *story) checkAll() error {
 	}
 	reference := Reference(w.said, w.day)
 	for _, a := range w.authors {
-		if a.manner == wild {
+		if _, there := w.zones[a.id]; !there || a.manner == wild {
 			continue
 		}
 		compared := func(r fleet.Record) bool {
@@ -291,8 +309,10 @@ func only(records []fleet.Record, which func(fleet.Record) bool) []fleet.Record 
 
 // replica is a set with a disk under it.
 type replica struct {
-	set     *lattice.Set
-	by      lattice.Division
+	set *lattice.Set
+	by  lattice.Division
+	// zone alone is carried beside the fleet's share; all where it is empty.
+	zone    string
 	disk    map[slot]fleet.Record
 	day     int64
 	mistake Mistake
@@ -311,7 +331,7 @@ func (r *replica) add(record fleet.Record) (news bool, err error) {
 	wanted := r.set.Wants(&record)
 	change := r.set.Add(record)
 	if wanted != change.News {
-		return false, fmt.Errorf("Wants said %v, and Add made it %v", wanted, change.News)
+		return false, fmt.Errorf("wanted: %v, and news: %v", wanted, change.News)
 	}
 	if change.News {
 		r.disk[slotOf(&record)] = record
