@@ -117,8 +117,8 @@ func (w *story) divide(r *replica) {
 	}
 }
 
-// move a member to another zone, or take it off the roster, or put it there again; or let a replica carry another
-// zone's shares. All hear of it.
+// reshape: a member moves to another zone, leaves the roster, or is there again; or a replica carries another zone's
+// shares. All hear of it.
 func (w *story) reshape() {
 	r := w.replicas[w.rng.IntN(len(w.replicas))]
 	if r.zone != "" && w.rng.IntN(2) == 0 {
