@@ -80,13 +80,13 @@ type beat struct {
 }
 
 func (b *beat) frame() frame {
-	var flags byte
-	for flag, set := range map[byte]bool{beatAsks: b.asks, beatEverything: b.everything, beatParts: b.parts, beatDouble: b.double} {
+	body := append(make([]byte, 0, 96), 0)
+	for i, set := range [...]bool{b.asks, b.everything, b.parts, b.double} {
 		if set {
-			flags |= flag
+			body[0] |= 1 << i
 		}
 	}
-	body := append([]byte{flags}, b.life[:]...)
+	body = append(body, b.life[:]...)
 	body = binary.AppendUvarint(body, b.counter)
 	body = append(body, b.whole[:]...)
 	if b.parts {
@@ -375,7 +375,7 @@ func (l *link) speak(first time.Duration) error {
 				return err
 			}
 		}
-		timer.Reset(l.next(silence))
+		timer.Reset(l.pace().next(silence, rand.N))
 	}
 }
 
@@ -390,18 +390,6 @@ func (l *link) double() (voices []voice) {
 		}
 	}
 	return voices
-}
-
-// next is the time until the next beat: +-10 %, so that not all members beat together, and sooner to who is silent.
-func (l *link) next(silence time.Duration) time.Duration {
-	if silence >= l.pace().suspectAfter() {
-		return l.cfg.Beat / 3
-	}
-	next := l.cfg.Beat*9/10 + rand.N(l.cfg.Beat/5+1)
-	if suspect := l.pace().suspectAfter() - silence; suspect > 0 && suspect < next {
-		return suspect
-	}
-	return next
 }
 
 func (l *link) send(asks bool) error {

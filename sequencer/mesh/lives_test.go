@@ -409,8 +409,8 @@ func TestInterval(t *testing.T) {
 			t.Errorf("%v: %s", p, is)
 		}
 	}
-	if lan.young(0, time.Hour) != 3*time.Second || lan.young(3, time.Hour) != 24*time.Second || lan.young(40, time.Hour) != time.Hour {
-		t.Error("who is young does not speak at once, and twice as seldom each time")
+	if lan.young(0, time.Hour) != 3*time.Second || lan.young(2, time.Hour) != 48*time.Second || lan.young(40, time.Hour) != time.Hour {
+		t.Error("who is young does not speak at once, and four times as seldom each time")
 	}
 }
 

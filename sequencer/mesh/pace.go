@@ -43,13 +43,13 @@ func (p pace) interval(members int) time.Duration {
 	return max(p.heartbeat, time.Duration(min(square, budget, most)*float64(time.Second)))
 }
 
-// young is the pause after the n-th heartbeat since this member began to speak: it begins with one beat and
-// doubles, as nobody may have been listening yet.
+// young is the pause after the n-th heartbeat since this member began to speak: it begins with one beat
+// and becomes four times as long each time, as nobody may have been listening yet.
 func (p pace) young(n int, interval time.Duration) time.Duration {
-	if n > 16 {
+	if n > 8 {
 		return interval
 	}
-	return min(interval, p.beat<<n)
+	return min(interval, p.beat<<(2*n))
 }
 
 // suspectAfter two missed beats a neighbour is asked, and asked again every third of a beat.
@@ -63,6 +63,15 @@ func (p pace) standstill() time.Duration { return p.beat }
 
 // tick is how often time is looked at.
 func (p pace) tick() time.Duration { return p.beat / 4 }
+
+// next is the time until the next beat to a neighbour: +-10 %, so that not all members beat together, and sooner to one
+// that is silent. draw gives a random duration below its argument.
+func (p pace) next(silence time.Duration, draw func(time.Duration) time.Duration) time.Duration {
+	if silence >= p.suspectAfter() {
+		return p.beat / 3
+	}
+	return min(p.beat*9/10+draw(p.beat/5+1), max(1, p.suspectAfter()-silence))
+}
 
 // tellWithin is the time from which those who lost the same neighbour draw, so that one speaks first and the others
 // need not.
