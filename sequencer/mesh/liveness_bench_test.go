@@ -297,7 +297,6 @@ func (m *model) noteDoubt(by int, about fleet.MemberID) {
 }
 
 func (m *model) heartbeats(i int) {
-	self := m.members[i]
 	m.tells(i)
 	next := lan.interval(len(m.members))
 	m.after(next*9/10+m.draw(next/5), func() { m.heartbeats(i) })

@@ -248,16 +248,16 @@ func TestBadNotices(t *testing.T) {
 	must(t, err)
 	forged.Writer = about
 	itself := notice(w.Key(2), func(n *fleet.Notice) { n.About = w.Member(2).ID })
-	good := notice(w.Key(2), func(n *fleet.Notice) { n.About, n.Counter = about, 5 })
+	good := notice(w.Key(2), func(n *fleet.Notice) { n.About, n.Counter = about, 100 })
 	heard := w.Node(0).Stats().NoticesHeard
 	must(t, topic.Publish(t.Context(), good))
 	meshtest.Await(t, "a good one", func() bool { return w.Node(0).Stats().NoticesHeard > heard })
 	for _, bad := range []badRecord{
 		{"forged", forged.Encode(), func(s mesh.Stats) uint64 { return s.BadSignature }},
-		{"earlier one", notice(w.Key(2), func(n *fleet.Notice) { n.About, n.Counter = about, 4 }), func(s mesh.Stats) uint64 { return s.Stale }},
+		{"long past", notice(w.Key(2), func(n *fleet.Notice) { n.About, n.Counter = about, 5 }), func(s mesh.Stats) uint64 { return s.Stale }},
 		{"stranger's", notice(meshtest.Key(99), func(n *fleet.Notice) { n.About = about }), func(s mesh.Stats) uint64 { return s.Stranger }},
 		{"about a stranger", notice(w.Key(2), func(n *fleet.Notice) {
-			n.Counter, n.About = 9, fleet.MemberIDOf(meshtest.Key(99).Public().(ed25519.PublicKey))
+			n.Counter, n.About = 109, fleet.MemberIDOf(meshtest.Key(99).Public().(ed25519.PublicKey))
 		}), func(s mesh.Stats) uint64 { return s.Stranger }},
 		{"about itself", itself, func(s mesh.Stats) uint64 { return s.Malformed }},
 		{"of another fleet", notice(w.Key(2), func(n *fleet.Notice) { n.About, n.Fleet = about, fleet.Digest{9} }), func(s mesh.Stats) uint64 { return s.OtherFleet }},

@@ -85,8 +85,8 @@ type life struct {
 	tellAt moment
 	// noticed is the highest that a notice about it named.
 	noticed nonce
-	// told are the notices that it wrote, as nonces are its heartbeats.
-	told    []nonce
+	// told are the notices that it wrote, by its lives.
+	told    []saying
 	telling bucket
 
 	// shown are the roots it showed last, full its whole root where it was in that; differsAt is since when they are
@@ -169,10 +169,37 @@ func (m *life) advances(h *fleet.Heartbeat) bool {
 	return i < 0 || h.Counter > m.nonces[i].heartbeat
 }
 
-// newer says whether a notice's counter is higher than any that was heard of its nonce.
-func newer(told []nonce, n nonce) bool {
-	i := find(told, n.value)
-	return i < 0 || n.counter > told[i].counter
+// saying is one life's notices: the highest counter, and which of the 64 up to it were heard. They overtake each other
+// on their ways, so an order would lose some.
+type saying struct {
+	value   lifeID
+	highest uint64
+	heard   uint64
+}
+
+// fresh says that a notice was not heard before.
+func fresh(told []saying, life lifeID, counter uint64) bool {
+	for _, s := range told {
+		if s.value == life {
+			return counter > s.highest || s.highest-counter < 64 && s.heard&(1<<(s.highest-counter)) == 0
+		}
+	}
+	return true
+}
+
+// remember a notice that was fresh.
+func remember(told []saying, life lifeID, counter uint64) []saying {
+	s := saying{life, counter, 1}
+	if i := slices.IndexFunc(told, func(s saying) bool { return s.value == life }); i >= 0 {
+		s = told[i]
+		if counter > s.highest {
+			s.heard, s.highest = s.heard<<(counter-s.highest), counter
+		}
+		s.heard |= 1 << (s.highest - counter)
+		told = slices.Delete(told, i, i+1)
+	}
+	told = slices.Insert(told, 0, s)
+	return told[:min(len(told), noncesKept)]
 }
 
 func find(among []nonce, value lifeID) int {
@@ -400,11 +427,11 @@ func (l *lives) lose(now moment, draw func(time.Duration) time.Duration) {
 }
 
 // noticeIsNews says whether a notice is worth verifying: no replay, and within what its writer, and all, may say.
-func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (fresh, within bool) {
+func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (first, within bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := l.get(n.Writer)
-	return newer(m.told, nonce{value: n.Life, counter: n.Counter}), m.telling.has(now) && l.all.has(now)
+	return fresh(m.told, n.Life, n.Counter), m.telling.has(now) && l.all.has(now)
 }
 
 // notice notes a verified one. It is taken where it is heard and passed on; whether it makes a member doubted is
@@ -412,12 +439,12 @@ func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (fresh, within bool) {
 func (l *lives) notice(n *fleet.Notice, now moment) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	writer, said := l.get(n.Writer), nonce{value: n.Life, counter: n.Counter}
-	if !newer(writer.told, said) || !writer.telling.has(now) || !l.all.take(now) {
+	writer := l.get(n.Writer)
+	if !fresh(writer.told, n.Life, n.Counter) || !writer.telling.has(now) || !l.all.take(now) {
 		return false
 	}
 	writer.telling.take(now)
-	writer.told = front(writer.told, said)
+	writer.told = remember(writer.told, n.Life, n.Counter)
 	if n.About == l.self {
 		return true
 	}

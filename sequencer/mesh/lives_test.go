@@ -370,6 +370,32 @@ func TestNoticesAreBounded(t *testing.T) {
 	}
 }
 
+func TestNoticesOvertakeEachOther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var told []saying
+		heard := map[uint64]bool{}
+		for _, counter := range rapid.SliceOf(rapid.Uint64Range(0, 200)).Draw(t, "counters") {
+			is := fresh(told, lifeID{1}, counter)
+			if is && heard[counter] {
+				t.Fatalf("%d is fresh twice", counter)
+			}
+			if highest := highestOf(heard); !is && !heard[counter] && counter+64 > highest {
+				t.Fatalf("%d is not fresh, and the highest is %d", counter, highest)
+			}
+			if is {
+				told, heard[counter] = remember(told, lifeID{1}, counter), true
+			}
+		}
+	})
+}
+
+func highestOf(heard map[uint64]bool) (highest uint64) {
+	for counter := range heard {
+		highest = max(highest, counter)
+	}
+	return highest
+}
+
 func TestDiffering(t *testing.T) {
 	o := observe()
 	if o.differing("w", o.now) != 0 {
