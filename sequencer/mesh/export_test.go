@@ -5,7 +5,9 @@ package mesh
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"slices"
+	"testing"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -79,4 +81,28 @@ func RecordsFrame(done int, records ...[]byte) []byte {
 // SharesFrame says that one share is carried.
 func SharesFrame(share lattice.Share, root fleet.Digest) []byte {
 	return framed(sharesFrame(carried{shares: []sharePrint{{share, root}}}))
+}
+
+// AddressesAnnounced are those that a running node would dial for what a member announces.
+func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []byte) []string {
+	t.Helper()
+	w := n.running.Load()
+	id := fleet.MemberIDOf(key.Public().(ed25519.PublicKey))
+	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: reachKey, Body: body}
+	if err := r.Sign(key); err != nil {
+		t.Fatal(err)
+	}
+	n.setMu.Lock()
+	was := n.set
+	n.set = lattice.New()
+	n.set.Add(r)
+	n.setMu.Unlock()
+	var found []string
+	for _, a := range w.addresses(t.Context(), id) {
+		found = append(found, a.String())
+	}
+	n.setMu.Lock()
+	n.set = was
+	n.setMu.Unlock()
+	return found
 }

@@ -55,6 +55,8 @@ type Node struct {
 	fresh  queue[fleet.Record] // for OnNews
 	outbox queue[fleet.Record] // for gossip
 	life   lives
+	book   book
+	flood  *flood
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -76,6 +78,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.life.begin(cfg.Now(), cfg.Heartbeat)
 	n.rosterNow.Store(&cfg.Roster)
+	n.flood = newFlood(n)
 	if _, err := rand.Read(n.nonce[:]); err != nil {
 		return nil, fmt.Errorf("mesh: drawing a nonce: %w", err)
 	}
@@ -86,7 +89,7 @@ func New(cfg Config) (*Node, error) {
 	n.counts.quarantined.Store(uint64(quarantined))
 	n.set = set
 	n.share()
-	if err := n.beginEpoch(); err != nil {
+	if err := errors.Join(n.beginEpoch(), n.newBook()); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -152,6 +155,7 @@ func (n *Node) SetRoster(roster Roster) {
 	n.setMu.Unlock()
 	n.commitMu.Unlock()
 	n.life.keep(roster)
+	n.flood.keep(roster)
 	n.Recheck()
 }
 
@@ -219,6 +223,7 @@ func (n *Node) tellNews(ctx context.Context) {
 		if !ok {
 			return
 		}
+		n.heardOf(records)
 		if n.cfg.OnNews != nil {
 			n.cfg.OnNews(records)
 		}

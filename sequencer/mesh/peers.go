@@ -39,6 +39,8 @@ type PeerState struct {
 	Anchor bool
 	// Forked: a proof is held that it said two things in one position. What it says counts for nothing.
 	Forked bool
+	// Blamed: it did what no honest member does, and is not let in for a while.
+	Blamed bool
 	// Duplicate: two agents that live at the same time use its key. Neither should be believed.
 	Duplicate bool
 }
@@ -73,7 +75,7 @@ func (n *Node) Self() PeerState {
 
 func (n *Node) peer(member fleet.Member, root fleet.Digest) PeerState {
 	state := n.life.state(member.ID, n.cfg.Now())
-	state.Member = member
+	state.Member, state.Anchor = member, n.reachable(&member)
 	shown, ok := n.life.root(member.ID)
 	state.SameRoot = ok && shown == root
 	w := n.running.Load()
@@ -81,6 +83,7 @@ func (n *Node) peer(member fleet.Member, root fleet.Digest) PeerState {
 	if w == nil || err != nil {
 		return state
 	}
+	state.Blamed = n.flood.blames(id)
 	state.Connected = w.host.Network().Connectedness(id) == network.Connected
 	for _, c := range w.host.Network().ConnsToPeer(id) {
 		state.Addresses = append(state.Addresses, c.RemoteMultiaddr().String())
@@ -122,10 +125,13 @@ func (w *wire) validateHeartbeat(_ context.Context, from peer.ID, m *pubsub.Mess
 		counter.Add(1)
 	}
 	switch {
+	case v == news && !w.flood.beats(h.Writer):
+		return pubsub.ValidationIgnore
 	case v == news:
 		m.ValidatorData = &h
 		return pubsub.ValidationAccept
 	case v.dishonest():
+		w.flood.strike(from, "a bad heartbeat")
 		return pubsub.ValidationReject
 	}
 	return pubsub.ValidationIgnore
