@@ -9,6 +9,10 @@ import (
 	"slices"
 	"testing"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
@@ -105,4 +109,39 @@ func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []by
 	n.set = was
 	n.setMu.Unlock()
 	return found
+}
+
+// TopicsOf a neighbour that are remembered.
+func TopicsOf(n *Node, key ed25519.PrivateKey) int {
+	id, err := peerID(fleet.MemberIDOf(key.Public().(ed25519.PublicKey)))
+	if err != nil {
+		panic(err)
+	}
+	n.flood.mu.Lock()
+	defer n.flood.mu.Unlock()
+	return len(n.flood.of(id).topics)
+}
+
+// Learn what another member would have told while it was connected.
+func Learn(t testing.TB, n *Node, encoded [][]byte) {
+	t.Helper()
+	if _, err := n.admit(encoded); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Bursts of gossip from one neighbour and of as many writers, at one moment; what was let in.
+func Bursts(n *Node, from peer.ID, writers []fleet.MemberID, each, size int) (messages, records int) {
+	for _, writer := range writers {
+		for range each {
+			rpc := pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, size)}}}}
+			if n.flood.inspect(from, &rpc) == nil {
+				messages++
+			}
+			if n.flood.says(from, writer) {
+				records++
+			}
+		}
+	}
+	return messages, records
 }

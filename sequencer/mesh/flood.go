@@ -11,7 +11,10 @@ import (
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/time/rate"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -30,14 +33,17 @@ type Rate struct {
 
 // Rates bound what others may bring. A rate of zero means LAN's.
 type Rates struct {
-	// Messages and Bytes of gossip from one neighbour. Who relays for 1,000 members that all end a stage
-	// together brings some 4,000 messages at once.
+	// Messages and Bytes of gossip from one neighbour. Who relays for 1,000 members brings 200 heartbeats in a
+	// second, and some 4,000 messages at once when all of them end a stage together.
 	Messages, Bytes Rate
 	// Streams that one neighbour opens, and Records that it offers in reconciliations: a member that was
 	// away for months offers 10,000.
 	Streams, Records Rate
+	// Gossips are streams of gossip that one neighbour opens: an honest one opens one on each connection.
+	Gossips Rate
 	// Said is how many records of one writer gossip takes and passes on, and Beats how many heartbeats. A member
-	// with 500 rollouts that all move says some 500 records at once.
+	// with 500 rollouts that all move says some 1,000 records at once. Who brings ten times as many of its own
+	// on top is blamed: that is more than it may have in the state.
 	Said, Beats Rate
 	// Strikes are how many things that no honest member does get one blamed; one is forgiven each minute.
 	Strikes int
@@ -49,9 +55,9 @@ type Rates struct {
 // lanRates are generous: an honest member comes nowhere near.
 func lanRates() Rates {
 	return Rates{
-		Messages: Rate{1000, 10_000}, Bytes: Rate{4 << 20, 32 << 20},
-		Streams: Rate{100, 1000}, Records: Rate{2000, 20_000},
-		Said: Rate{20, 500}, Beats: Rate{10, 50},
+		Messages: Rate{300, 8000}, Bytes: Rate{4 << 20, 32 << 20},
+		Streams: Rate{100, 1000}, Records: Rate{2000, 20_000}, Gossips: Rate{1, 30},
+		Said: Rate{50, 1000}, Beats: Rate{10, 50},
 		Strikes: 4, Blame: time.Minute, BlameMost: time.Hour,
 	}
 }
@@ -61,7 +67,7 @@ func (r *Rates) fill() {
 	lan := lanRates()
 	for _, at := range []struct{ is, otherwise *Rate }{
 		{&r.Messages, &lan.Messages}, {&r.Bytes, &lan.Bytes}, {&r.Streams, &lan.Streams},
-		{&r.Records, &lan.Records}, {&r.Said, &lan.Said}, {&r.Beats, &lan.Beats},
+		{&r.Records, &lan.Records}, {&r.Gossips, &lan.Gossips}, {&r.Said, &lan.Said}, {&r.Beats, &lan.Beats},
 	} {
 		if *at.is == (Rate{}) {
 			*at.is = *at.otherwise
@@ -94,8 +100,10 @@ type flood struct {
 
 // conduct of one neighbour.
 type conduct struct {
-	messages, bytes, streams, records allowance
-	topics                            map[string]bool
+	messages, bytes, streams, records, gossips allowance
+	// own records and heartbeats that were too many.
+	own    int
+	topics map[string]bool
 
 	strikes  float64
 	struckAt time.Time
@@ -140,7 +148,7 @@ func (f *flood) of(id peer.ID) *conduct {
 		r := &f.n.cfg.Rates
 		c = &conduct{
 			messages: newAllowance(r.Messages), bytes: newAllowance(r.Bytes),
-			streams: newAllowance(r.Streams), records: newAllowance(r.Records), topics: map[string]bool{},
+			streams: newAllowance(r.Streams), records: newAllowance(r.Records), gossips: newAllowance(r.Gossips), topics: map[string]bool{},
 		}
 		f.peers[id] = c
 	}
@@ -185,6 +193,28 @@ func (f *flood) stream(from peer.ID) error {
 	return f.take(from, func(c *conduct) []wanted { return []wanted{{&c.streams, 1}} })
 }
 
+// gossipHost counts the streams that neighbours open to gossipsub, which ends one for an envelope that is too large
+// and takes the next.
+type gossipHost struct {
+	host.Host
+	*flood
+}
+
+// SetStreamHandler is how gossipsub asks for streams.
+func (g gossipHost) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
+	g.Host.SetStreamHandler(id, func(s network.Stream) {
+		if g.gossip(s.Conn().RemotePeer()) != nil {
+			_ = s.Reset()
+			return
+		}
+		handle(s)
+	})
+}
+
+func (f *flood) gossip(from peer.ID) error {
+	return f.take(from, func(c *conduct) []wanted { return []wanted{{&c.gossips, 1}} })
+}
+
 // offered lets a neighbour bring records by a reconciliation; what is too much is left to a later one.
 func (f *flood) offered(from peer.ID, records int) error {
 	return f.take(from, func(c *conduct) []wanted { return []wanted{{&c.records, records}} })
@@ -217,17 +247,17 @@ func (f *flood) take(from peer.ID, wants func(*conduct) []wanted) error {
 	return nil
 }
 
-// says lets a record of a writer be heard by gossip and passed on.
-func (f *flood) says(writer fleet.MemberID) bool {
-	return f.hears(writer, func(s *said) *rate.Limiter { return s.records })
+// says lets a verified record of a writer be heard by gossip and passed on.
+func (f *flood) says(from peer.ID, writer fleet.MemberID) bool {
+	return f.hears(from, writer, func(s *said) *rate.Limiter { return s.records })
 }
 
-// beats lets a heartbeat of a writer be heard and passed on.
-func (f *flood) beats(writer fleet.MemberID) bool {
-	return f.hears(writer, func(s *said) *rate.Limiter { return s.beats })
+// beats lets a verified heartbeat of a writer be heard and passed on.
+func (f *flood) beats(from peer.ID, writer fleet.MemberID) bool {
+	return f.hears(from, writer, func(s *said) *rate.Limiter { return s.beats })
 }
 
-func (f *flood) hears(writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
+func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
 	now := f.n.cfg.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -240,11 +270,21 @@ func (f *flood) hears(writer fleet.MemberID, bucket func(*said) *rate.Limiter) b
 		}
 		f.writers[writer] = s
 	}
-	ok := bucket(s).AllowN(now, 1)
-	if !ok {
-		f.n.counts.overrun.Add(1)
+	b := bucket(s)
+	if b.AllowN(now, 1) {
+		if c := f.peers[from]; c != nil && writer == fleet.MemberID(from.String()) && b.TokensAt(now) > float64(b.Burst())/2 {
+			c.own = 0
+		}
+		return true
 	}
-	return ok
+	f.n.counts.overrun.Add(1)
+	// Others who pass it on keep to the rate as well. Who wrote it knows what it does.
+	if c := f.of(from); writer == fleet.MemberID(from.String()) && !now.Before(c.until) {
+		if c.own++; c.own > 10*b.Burst() {
+			f.blame(from, c, "it says too much")
+		}
+	}
+	return false
 }
 
 // strike notes that a neighbour did what no honest one does.
@@ -290,8 +330,8 @@ func (f *flood) blame(id peer.ID, c *conduct, why string) {
 	if c.times < 32 {
 		lasts = min(r.Blame<<(c.times-1), r.BlameMost)
 	}
-	c.until, c.strikes = now.Add(lasts), 0
-	for _, a := range []*allowance{&c.messages, &c.bytes, &c.streams, &c.records} {
+	c.until, c.strikes, c.own = now.Add(lasts), 0, 0
+	for _, a := range []*allowance{&c.messages, &c.bytes, &c.streams, &c.records, &c.gossips} {
 		a.over = 0
 	}
 	f.n.counts.blamed.Add(1)

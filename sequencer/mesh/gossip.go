@@ -41,7 +41,7 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
 	params.IDontWantMessageThreshold = 256
-	return pubsub.NewGossipSub(ctx, w.host, append(w.flood.scoring(w.scored),
+	return pubsub.NewGossipSub(ctx, gossipHost{w.host, w.flood}, append(w.flood.scoring(w.scored),
 		pubsub.WithAppSpecificRpcInspector(w.flood.inspect),
 		pubsub.WithSubscriptionFilter(topicFilter{w.flood}),
 		pubsub.WithGossipSubParams(params),
@@ -236,7 +236,7 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 		case v == stranger || v == version:
 			return pubsub.ValidationIgnore
 		case v == news:
-			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(r.Writer)
+			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(from, r.Writer)
 		default:
 			unverified = append(unverified, r)
 		}

@@ -125,7 +125,7 @@ func (w *wire) validateHeartbeat(_ context.Context, from peer.ID, m *pubsub.Mess
 		counter.Add(1)
 	}
 	switch {
-	case v == news && !w.flood.beats(h.Writer):
+	case v == news && !w.flood.beats(from, h.Writer):
 		return pubsub.ValidationIgnore
 	case v == news:
 		m.ValidatorData = &h
