@@ -133,6 +133,9 @@ func (w *Network) PeerAddresses(i int) []string {
 // Store is the i-th member's store; nil while it is stopped.
 func (w *Network) Store(i int) *store.Store { return w.members[i].store }
 
+// File is where the i-th member's store lies.
+func (w *Network) File(i int) string { return w.members[i].path }
+
 // Roster is everyone.
 func (w *Network) Roster() Roster {
 	var all Roster
