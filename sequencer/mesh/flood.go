@@ -326,10 +326,11 @@ func (f *flood) blame(id peer.ID, c *conduct, why string) {
 		c.times = 0
 	}
 	c.times++
-	lasts := r.BlameMost
-	if c.times < 32 {
-		lasts = min(r.Blame<<(c.times-1), r.BlameMost)
+	lasts := r.Blame
+	for i := 1; i < c.times && lasts < r.BlameMost; i++ {
+		lasts *= 2
 	}
+	lasts = min(lasts, r.BlameMost)
 	c.until, c.strikes, c.own = now.Add(lasts), 0, 0
 	for _, a := range []*allowance{&c.messages, &c.bytes, &c.streams, &c.records, &c.gossips} {
 		a.over = 0

@@ -21,7 +21,7 @@ import (
 // so that who has only hostile ones around does not stay so. Anchors draw lots for the
 // other zones, so that each zone is reached from about as many sides whatever its size.
 const (
-	// dialEveryone is up to how many anchors everyone dials all of them.
+	// dialEveryone is up to how many anchors everyone dials all of them, if they have room for everyone.
 	dialEveryone = 32
 	// nearWanted are the connections a member dials in its own zone, and one that roams.
 	nearWanted = 5
@@ -171,7 +171,7 @@ type surroundings struct {
 // plan says with whom a member wants to be connected, in each of several respects.
 func plan(s surroundings) []slot {
 	slots := []slot{{s.pinned, len(s.pinned)}}
-	if len(s.all) <= dialEveryone {
+	if len(s.all) <= dialEveryone && len(s.zoneOf) <= membersPerAnchor {
 		everyone := make([]fleet.MemberID, 0, len(s.all))
 		for _, a := range s.all {
 			if a.id != s.self {

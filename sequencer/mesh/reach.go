@@ -243,6 +243,9 @@ func (w *wire) addresses(ctx context.Context, member fleet.MemberID) []multiaddr
 	if err != nil {
 		return nil
 	}
+	// A name server that does not answer leaves time for the other addresses.
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.DialTimeout/3)
+	defer cancel()
 	for _, address := range w.book.pinned[member] {
 		add(w.resolve(ctx, id, address)...)
 	}

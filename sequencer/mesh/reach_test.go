@@ -104,9 +104,11 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 
 // names is a name server that can be changed, and be away.
 type names struct {
-	mu  sync.Mutex
-	ip  map[string]string
-	txt map[string][]string
+	mu sync.Mutex
+	// silent: it answers nobody, and refuses nobody.
+	silent bool
+	ip     map[string]string
+	txt    map[string][]string
 }
 
 func (n *names) LookupIPAddr(_ context.Context, name string) ([]net.IPAddr, error) {
@@ -118,9 +120,13 @@ func (n *names) LookupIPAddr(_ context.Context, name string) ([]net.IPAddr, erro
 	return []net.IPAddr{{IP: net.ParseIP(n.ip[name])}}, nil
 }
 
-func (n *names) LookupTXT(_ context.Context, name string) ([]string, error) {
+func (n *names) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.silent {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if n.txt[name] == nil {
 		return nil, errors.New("no such name")
 	}
@@ -170,7 +176,7 @@ func TestAnchorMoves(t *testing.T) {
 	meshtest.Await(t, "the anchor where it is now", connected)
 
 	w.Stop(1)
-	dns.set(func() { clear(dns.txt) })
+	dns.set(func() { dns.silent = true })
 	w.Start(1)
 	meshtest.Await(t, "the anchor where it was last, with names away", connected)
 }
