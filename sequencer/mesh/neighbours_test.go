@@ -134,7 +134,7 @@ func drawTerrain(rt *rapid.T) *terrain {
 			}
 		}
 	})).Draw(rt, "shape")
-	size := rapid.SampledFrom([]int{100, 300, 600}).Draw(rt, "members")
+	size := rapid.SampledFrom([]int{100, 200, 400}).Draw(rt, "members")
 	return newTerrain(shape, size, rapid.IntRange(0, 90).Draw(rt, "outbound only, in a hundred"), rapid.Uint64().Draw(rt, "seed"))
 }
 
@@ -185,7 +185,7 @@ func wantConnected(t rapid.TB, f *terrain) {
 		return
 	}
 	// Of 100 members in 40 zones, the ways between the zones are most.
-	if m := mean(g.dialled); m > 12 || m > 10 && len(f.members) >= 600 {
+	if m := mean(g.dialled); m > 12 || m > 10 && len(f.members) >= 400 {
 		t.Errorf("a member dials %.1f others", m)
 	}
 	if most := slices.Max(g.dialled); most > 40 {
@@ -273,7 +273,7 @@ func TestFewAnchorsStandIn(t *testing.T) {
 
 // TestFewAnchorsOfMany have room for everyone: half of what they take, or all of it where a zone has but two.
 func TestFewAnchorsOfMany(t *testing.T) {
-	for _, zones := range []int{1, 4, 10} {
+	for _, zones := range []int{1, 10} {
 		for _, anchors := range []int{3 * zones, 20 * zones} {
 			f := newTerrain("one zone", 10_000, 100, 3)
 			for i := range f.members {
