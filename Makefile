@@ -53,7 +53,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: soak
-soak: ## the long tests: 2,000 kills, 10,000 damaged files, floods, partitions; about 15 minutes
+soak: ## the long tests: 2,000 kills, 10,000 damaged files, floods, partitions; half an hour and more
 	@.ci/soak
 
 .PHONY: compat

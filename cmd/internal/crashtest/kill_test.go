@@ -28,7 +28,7 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
 
-var kills = flag.Int("kills", 50, "how often TestKill kills the member; 2,000 with FLOTILLA_SOAK=1")
+var kills = flag.Int("kills", 30, "how often TestKill kills the member; 2,000 with FLOTILLA_SOAK=1")
 
 func idOf(i int) fleet.MemberID {
 	return fleet.MemberIDOf(meshtest.Key(i).Public().(ed25519.PublicKey))
