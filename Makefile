@@ -4,6 +4,7 @@
 FUZZTIME ?= 10s
 ONCE ?=
 DIR ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -36,6 +37,10 @@ bench: ## benchmarks
 bench-fleet: ## a fleet on this machine, measured: commit to ready beside kubectl, idle agents
 	@.ci/bench-fleet
 
+.PHONY: bench-state
+bench-state: ## the fleet's state beside etcd and go-ds-crdt, about ten minutes (ARGS=-short: fewer of everything)
+	@.ci/bench-state $(ARGS)
+
 .PHONY: generate
 generate: ## what is generated from api/v1alpha1: deep copies and CRDs
 	@.ci/generate
@@ -51,6 +56,10 @@ lint: ## golangci-lint, by .golangci.yml
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: soak
+soak: ## the long tests: 2,000 kills, 10,000 damaged files, floods, partitions; half an hour and more
+	@.ci/soak
 
 .PHONY: compat
 compat: ## payloads here and in kustomize and Helm, compared (DIR=folder; default: the project's own)

@@ -87,7 +87,8 @@ const (
 	ReasonDuplicate = "Duplicate" // another live agent uses this member's key
 
 	// FleetMember Ready.
-	ReasonHeard = "Heard" // a heartbeat arrived lately
+	ReasonHeard = "Heard" // a beat or a heartbeat arrived lately
+	ReasonLost  = "Lost"  // members next to it do not hear it any more
 
 	// Paused.
 	ReasonAnnotation = "Annotation" // fleet.flotilla.dev/pause

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -42,6 +43,13 @@ type Config struct {
 	// Peers are multiaddrs of members to dial beside those of the roster, each ending in /p2p/<ID>; /dns4,
 	// /dns6 and /dnsaddr are resolved at every attempt. Whoever answers there must be on the roster.
 	Peers []string
+	// Announce are multiaddrs at which this member can be reached, told to its zone in a register of its own.
+	// For where the roster gives none; at most 8.
+	Announce []string
+	// Resolver of names in addresses; nil asks whom this machine asks.
+	Resolver network.MultiaddrDNSResolver
+	// Rates bound what others may bring; those left out are LAN's.
+	Rates Rates
 	// Flat is how many members a fleet may have for every member to carry everything; above it a member
 	// carries its own zone and what [Node.Carry] names. Zero means 1,000.
 	Flat int
@@ -61,8 +69,12 @@ type Config struct {
 	// NoGossip leaves all records to reconciliation.
 	NoGossip bool
 
-	// Heartbeat is the time between two heartbeats. A vanished member is noticed after about three:
-	// 3 x 5 s <= 15 s. Bytes per agent and second: members x 195 B x 1.5 / Heartbeat.
+	// Beat is the time between two beats of neighbours. One that vanished is lost after 3.5, and the others hear of
+	// it within another half: 4 x 3 s <= 15 s. A beat is 30 B and its packet 60 B, with half an acknowledgement: eight
+	// neighbours cost a member 2.6 kbit/s, each way.
+	Beat time.Duration
+	// Heartbeat is the time between two signed heartbeats by gossip, in fleets of up to 30 members; above, it
+	// grows, so that they cost no member more than 3 kbit/s each way (pace.go).
 	Heartbeat time.Duration
 	// Coalesce is how long a record waits for others to travel with. It delays news by that much.
 	Coalesce time.Duration
@@ -86,6 +98,7 @@ type Config struct {
 // LAN is for members that reach each other within a second.
 func LAN() Config {
 	return Config{
+		Beat:           3 * time.Second,
 		Heartbeat:      5 * time.Second,
 		Coalesce:       50 * time.Millisecond,
 		SyncEvery:      30 * time.Second,
@@ -102,6 +115,7 @@ func LAN() Config {
 // Test is for members in one process: everything LAN does, in a hurry.
 func Test() Config {
 	return Config{
+		Beat:           500 * time.Millisecond,
 		Heartbeat:      200 * time.Millisecond,
 		Coalesce:       5 * time.Millisecond,
 		SyncEvery:      time.Second,
@@ -132,15 +146,22 @@ func (c *Config) check() error {
 			return fmt.Errorf("mesh: listen address %q: %w", address, err)
 		}
 	}
+	if err := c.checkReach(); err != nil {
+		return err
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Resolver == nil {
+		c.Resolver = machineResolver()
+	}
+	c.Rates.fill()
 	if c.Flat == 0 {
 		c.Flat = 1000
 	}
 	lan := LAN()
 	for _, d := range []struct{ is, otherwise *time.Duration }{
-		{&c.Heartbeat, &lan.Heartbeat}, {&c.Coalesce, &lan.Coalesce}, {&c.SyncEvery, &lan.SyncEvery},
+		{&c.Beat, &lan.Beat}, {&c.Heartbeat, &lan.Heartbeat}, {&c.Coalesce, &lan.Coalesce}, {&c.SyncEvery, &lan.SyncEvery},
 		{&c.SyncGap, &lan.SyncGap}, {&c.DialMin, &lan.DialMin}, {&c.DialMax, &lan.DialMax},
 		{&c.DialTimeout, &lan.DialTimeout}, {&c.StreamTimeout, &lan.StreamTimeout},
 		{&c.SessionTimeout, &lan.SessionTimeout}, {&c.GossipBeat, &lan.GossipBeat},
@@ -150,6 +171,26 @@ func (c *Config) check() error {
 		}
 		if *d.is == 0 {
 			*d.is = *d.otherwise
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkReach() error {
+	if len(c.Peers) > maxPeers {
+		return fmt.Errorf("mesh: %d peer addresses, at most %d", len(c.Peers), maxPeers)
+	}
+	if len(c.Announce) > maxAnnounced {
+		return fmt.Errorf("mesh: %d announced addresses, at most %d", len(c.Announce), maxAnnounced)
+	}
+	for _, address := range c.Peers {
+		if err := CheckPeer(address); err != nil {
+			return fmt.Errorf("mesh: %w", err)
+		}
+	}
+	for _, address := range c.Announce {
+		if err := CheckAnnounced(address); err != nil {
+			return fmt.Errorf("mesh: %w", err)
 		}
 	}
 	return nil

@@ -130,6 +130,7 @@ func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 		w.counts.sessions.Add(1)
 		if err != nil {
 			w.counts.sessionsFailed.Add(1)
+			w.flood.judge(id, err)
 			w.cfg.Log.V(1).Info("reconciliation failed", "peer", id, "why", err.Error())
 		}
 	}()
@@ -137,8 +138,9 @@ func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 
 // differs asks again, as it may have been a while since the heartbeat.
 func (w *wire) differs(id peer.ID) bool {
-	root, ok := w.life.root(fleet.MemberID(id.String()))
-	return ok && root != w.Root()
+	member := fleet.MemberID(id.String())
+	shown, ok := w.life.root(member)
+	return ok && !w.sameAs(member, shown)
 }
 
 // nearest is the member itself where it is connected, else somebody between: whoever it is, is as likely to

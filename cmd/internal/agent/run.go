@@ -191,6 +191,7 @@ func (r *running) openMesh() error {
 	r.control = NewController()
 	config := mesh.LAN()
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
+	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
 	config.Flat = flatFleet
 	if r.node, err = mesh.New(config); err != nil {
@@ -453,13 +454,10 @@ func (r *running) settled() <-chan struct{} {
 func (r *running) heard() Heard {
 	h := Heard{Since: map[fleet.MemberID]time.Duration{}}
 	peers := r.node.Peers()
-	h.Alone = len(peers) > 0
+	h.Alone = r.node.Self().Presence == mesh.Alone
 	for i := range peers {
 		if peers[i].Heard {
 			h.Since[peers[i].Member.ID] = peers[i].Silence
-		}
-		if heard(&peers[i]) || peers[i].Connected {
-			h.Alone = false
 		}
 	}
 	return h
