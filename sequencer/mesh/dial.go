@@ -36,7 +36,8 @@ func (w *wire) recheck() {
 	}
 	w.rechecks.Add(1)
 	wake(w.dialNow)
-	wake(w.zonesNow)
+	wake(w.topicsNow)
+	wake(w.sharesNow)
 }
 
 // dial keeps a connection to every member that has addresses. The state of all attempts is this

@@ -73,7 +73,7 @@ func (n *Node) Self() PeerState {
 
 func (n *Node) peer(member fleet.Member, root fleet.Digest) PeerState {
 	state := n.life.state(member.ID, n.cfg.Now())
-	state.Member = member
+	state.Member, state.Forked = member, n.forked(member.ID)
 	shown, ok := n.life.root(member.ID)
 	state.SameRoot = ok && shown == root
 	w := n.running.Load()
@@ -104,8 +104,7 @@ func (w *wire) beat(ctx context.Context) {
 			}
 			h.Sign(w.cfg.Key)
 			w.life.heard(&h, w.cfg.Now())
-			_, name := topicNames(w.cfg.Fleet, self.Zone)
-			w.publishTo(ctx, name, h.Encode())
+			w.publishTo(ctx, heartbeatsTopic(w.cfg.Fleet, self.Zone), h.Encode())
 		}
 		timer.Reset(w.cfg.Heartbeat*9/10 + rand.N(w.cfg.Heartbeat/5+1))
 	}
