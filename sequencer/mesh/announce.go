@@ -14,8 +14,7 @@ import (
 )
 
 // announcements are what other members said in reconciliations that they carry, and which shares this member began to
-// carry and has not reconciled since. What is remembered only saves bytes: a hello that was made by what is no
-// longer true matches nothing, and both sides say anew what they carry.
+// carry and has not reconciled since. What is remembered only saves bytes; see commonRoot.
 type announcements struct {
 	mu     sync.Mutex
 	of     map[fleet.MemberID]announced
@@ -91,28 +90,41 @@ func (a *announcements) wants(c carries) []lattice.Share {
 }
 
 // commonRoot is the root of what this member and another one both carry, as far as it is known what the other does, and
-// the root of everything here where it is not. The names of the shares are in it, those of empty ones too: two sides
-// that do not agree on what they have in common never have equal ones.
-func (n *Node) commonRoot(id fleet.MemberID) fleet.Digest {
-	said, known := n.told.said(id)
+// the root of everything here where it is not. All that each carries is named in it, empty or not, in the order of
+// asker and answerer: a side that began or ceased to carry something makes another one than the other side, whatever
+// that one remembers, and both say anew what they carry.
+func (n *Node) commonRoot(id fleet.MemberID, asking bool) fleet.Digest {
+	theirs, known := n.told.said(id)
 	n.setMu.RLock()
 	defer n.setMu.RUnlock()
-	if !known || said.everything && n.carries.everything {
+	ours := announced{n.carries.everything, n.carries.shares()}
+	if !known || theirs.everything && ours.everything {
 		return n.set.Root()
 	}
-	shares := said.shares
-	if said.everything {
-		shares = n.carries.shares()
+	asker, answerer := ours, theirs
+	if !asking {
+		asker, answerer = theirs, ours
 	}
-	var buf []byte
+	shares := ours.shares
+	if ours.everything {
+		shares = theirs.shares
+	}
+	var roots []byte
 	for _, share := range shares {
-		if !n.carries.share(share) {
-			continue
+		if theirs.carries(share) {
+			root := n.set.ShareRoot(share)
+			roots = append(roots, root[:]...)
 		}
-		root := n.set.ShareRoot(share)
-		buf = append(appendShare(buf, share), root[:]...)
 	}
-	return fleet.DigestOf("flotilla.dev/mesh-common", buf)
+	return fleet.DigestOf("flotilla.dev/mesh-common", asker.names(), answerer.names(), roots)
+}
+
+// names of the shares; nothing where it is everything, which is never what somebody carries who does not.
+func (a announced) names() (names []byte) {
+	for _, share := range a.shares {
+		names = appendShare(names, share)
+	}
+	return names
 }
 
 // carriersOf are the connected members that carry a share, by the roster or by what they said.

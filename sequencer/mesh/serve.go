@@ -126,7 +126,7 @@ func (a *answerer) hello(body []byte) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	whole, common := a.Root(), a.commonRoot(a.peer)
+	whole, common := a.Root(), a.commonRoot(a.peer, false)
 	if common == theirs {
 		// What they hold beside it is none of ours to compare: it is as good as equal.
 		a.met(life, whole)

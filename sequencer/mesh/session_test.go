@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/sequencer/store"
@@ -376,6 +378,55 @@ func TestCarryIsAnnounced(t *testing.T) {
 	if wants := a.told.wants(a.carries); len(wants) > 0 || a.Root() != root {
 		t.Error("asking again did something")
 	}
+}
+
+// TestMovedTogether: two members come into one zone. What each remembers of the other has nothing of that zone in it; all
+// the same they find what the zone says.
+func TestMovedTogether(t *testing.T) {
+	before, after := rosterOf("eu", "us", "ap"), rosterOf("ap", "ap", "ap")
+	a, b := nodeOf(t, 0, before, zoned), nodeOf(t, 1, before, zoned)
+	for range 2 {
+		if _, _, err := session(a, b, direct); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.SetRoster(after)
+	b.SetRoster(after)
+	commit(t, b, factOf(t, 2, 1, 1, 1))
+	if _, _, err := session(a, b, direct); err != nil || length(a) != 1 {
+		t.Errorf("%d records, %v", length(a), err)
+	}
+}
+
+// TestFailingMembersWait: each failure makes the pause before the next attempt longer, up to the clock's; one that taught
+// something is none, and goes on.
+func TestFailingMembersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{Node: nodeOf(t, 0, rosterOf("lab"))}
+		s := scheduler{running: map[peer.ID]time.Time{}, again: map[peer.ID]bool{}, failing: map[peer.ID]failing{}}
+		for times := 1; times <= 12; times++ {
+			w.judgeEnd(&s, ended{id: "p", err: errCut})
+			pause := min(w.cfg.SyncGap<<times, w.cfg.SyncEvery)
+			if wait := time.Until(s.failing["p"].until); wait < pause/2 || wait > pause*3/2+1 {
+				t.Errorf("failure %d: %s", times, wait)
+			}
+		}
+		for range 3 * sessionsMost {
+			id := peer.ID(fmt.Sprint("failing", len(s.running)))
+			w.judgeEnd(&s, ended{id: id, err: errCut})
+			if s.mayStart(id, w.cfg.SyncGap) {
+				s.running[id] = time.Now()
+			}
+			time.Sleep(w.cfg.SyncGap)
+		}
+		if len(s.running) != sessionsMost/2 || !s.mayStart("other", w.cfg.SyncGap) {
+			t.Errorf("%d members that fail have room", len(s.running))
+		}
+		w.judgeEnd(&s, ended{id: "p"})
+		if s.failing["p"].times != 0 {
+			t.Error("it ended well, and still fails")
+		}
+	})
 }
 
 // TestSharesOnManyPages: a fleet that carries everything with a zone for each member has more shares than fit a frame.

@@ -65,7 +65,8 @@ type scheduler struct {
 	ended chan ended
 }
 
-// failing is how often in a row, and until when only a new connection or the clock makes another attempt.
+// failing is how often in a row, and until when only a new connection makes another attempt, or a clock with nobody
+// else to ask.
 type failing struct {
 	times int
 	until time.Time
@@ -350,7 +351,9 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, err error
 	defer func() { end(err == nil) }()
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
 	defer cancel()
-	stream, err := w.open(ctx, id, syncProtocol)
+	opening, opened := context.WithTimeout(ctx, w.cfg.StreamTimeout)
+	stream, err := w.open(opening, id, syncProtocol)
+	opened()
 	if err != nil {
 		if w.speaksOther(id) {
 			w.counts.unspoken.Add(1)
@@ -495,7 +498,7 @@ func unexpected(f frame) error { return malformedFrame(fmt.Sprintf("frame %d out
 
 // hello asks whether what both carry is equal. In sets that are, this is all that is said.
 func (a *asker) hello() (same bool, err error) {
-	whole, common := a.Root(), a.commonRoot(a.peer)
+	whole, common := a.Root(), a.commonRoot(a.peer, true)
 	answer, err := a.question(rootFrame(frameHello, common, a.lifeID()))
 	if err != nil {
 		return false, err
