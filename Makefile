@@ -4,6 +4,7 @@
 FUZZTIME ?= 10s
 ONCE ?=
 DIR ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -35,6 +36,10 @@ bench: ## benchmarks
 .PHONY: bench-fleet
 bench-fleet: ## a fleet on this machine, measured: commit to ready beside kubectl, idle agents
 	@.ci/bench-fleet
+
+.PHONY: bench-state
+bench-state: ## the fleet's state beside etcd and go-ds-crdt, about ten minutes (ARGS=-short: fewer of everything)
+	@.ci/bench-state $(ARGS)
 
 .PHONY: generate
 generate: ## what is generated from api/v1alpha1: deep copies and CRDs

@@ -24,6 +24,8 @@ const (
 	unwelcome
 	// rival: verified, and in the position of a held record that says something else. Its writer is forked.
 	rival
+	// flood: more notices than one writer, or all, may have heard at once.
+	flood
 	// stranger, version, elsewhere, poisoned: not for us to judge. The sender may know more than we do: a newer
 	// roster, a newer version. What is elsewhere is in a share that is not carried here; what is poisoned made a decoder panic.
 	stranger
@@ -166,6 +168,8 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 		return &c.stale
 	case rival:
 		return &c.rivals
+	case flood:
+		return &c.noticesRefused
 	case stranger:
 		return &c.stranger
 	case elsewhere:

@@ -38,6 +38,9 @@ func (w *wire) recheck() {
 	wake(w.dialNow)
 	wake(w.topicsNow)
 	wake(w.sharesNow)
+	if interval := w.ownInterval(); w.interval.Swap(int64(interval)) != int64(interval) {
+		wake(w.retime)
+	}
 }
 
 // dial keeps a connection to every member that has addresses. The state of all attempts is this

@@ -107,7 +107,7 @@ func (w *wire) followTopics(ctx context.Context) {
 func (w *wire) topicsWanted() map[string]listener {
 	wanted := map[string]listener{}
 	for _, member := range w.roster().Members() {
-		wanted[heartbeatsTopic(w.cfg.Fleet, member.Zone)] = listener{w.validateHeartbeat, w.heardHeartbeat}
+		wanted[heartbeatsTopic(w.cfg.Fleet, member.Zone)] = listener{w.validateHeartbeat, w.heardSign}
 	}
 	if w.cfg.NoGossip {
 		return wanted

@@ -5,13 +5,14 @@
 // A [Node] keeps a member's copy of the fleet's state and lets it converge with everyone else's, with
 // no member in the middle. What a member says is a signed record. It is on its own disk before anybody
 // hears of it, travels by gossip, and is repaired by reconciliation: on every new connection, every so
-// often with a random member, and when a heartbeat shows that another member holds a different set.
+// often with a random member, and when a beat or a heartbeat shows that another member holds a different set.
 // Gossip may lose anything; reconciliation is what makes the sets equal.
 //
 // The state is divided into shares; a small fleet's members carry all of them, a large one's those of their
 // zone and those that they ask for (carry.go). Every record from outside passes the same checks, whichever
 // way it came (check.go). Who is not on the roster is not even connected (host.go). In the order of reading:
-// config.go, mesh.go, epoch.go, commit.go, check.go, carry.go, gossip.go, sync.go, peers.go.
+// config.go, mesh.go, epoch.go, commit.go, check.go, carry.go, gossip.go, sync.go, peers.go;
+// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
 package mesh
 
 import (
@@ -22,6 +23,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -74,6 +76,9 @@ type Node struct {
 	settle settling
 	// bodies is checkBody; decoders meet what others wrote.
 	bodies func(*fleet.Record) error
+	// born is New's moment, counted the last counter of a beat or a heartbeat.
+	born    time.Time
+	counted atomic.Uint64
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -96,10 +101,11 @@ func New(cfg Config) (*Node, error) {
 		over:       map[fleet.MemberID]bool{},
 		bodies:     checkBody,
 		ready:      make(chan struct{}),
+		born:       time.Now(),
 	}
 	n.told.begin()
 	n.settle.begin()
-	n.life.begin(cfg.Now(), cfg.Heartbeat)
+	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)
 	if _, err := rand.Read(n.nonce[:]); err != nil {
 		return nil, fmt.Errorf("mesh: drawing a nonce: %w", err)
@@ -181,7 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var work sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.beat, w.dial, w.reconcileLoop,
+		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
 	} {
 		work.Go(func() { loop(ctx) })
 	}

@@ -243,17 +243,11 @@ func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 	}()
 }
 
-// differs asks again, as it may have been a while since the heartbeat. The root of somebody who may carry other shares
-// says nothing: then the clock asks.
+// differs asks again, as it may have been a while since the heartbeat.
 func (w *wire) differs(id peer.ID) bool {
-	w.setMu.RLock()
-	everything := w.carries.everything
-	w.setMu.RUnlock()
-	if !everything {
-		return false
-	}
-	root, ok := w.life.root(fleet.MemberID(id.String()))
-	return ok && root != w.Root()
+	member := fleet.MemberID(id.String())
+	shown, ok := w.life.root(member)
+	return ok && !w.sameAs(member, shown)
 }
 
 // nearest is the member itself where it is connected, else somebody between: whoever it is, is as likely to
@@ -275,8 +269,9 @@ type talk struct {
 	in     *bufio.Reader
 	// timeout is for a frame to begin; then it has as long as it takes at slowestRate, once more.
 	timeout time.Duration
-	// bytes sent and received, lengths included.
-	bytes int
+	// bytes sent and received, lengths included; answered: some came.
+	bytes    int
+	answered bool
 }
 
 // stream is what a talk needs of libp2p's.
@@ -316,6 +311,7 @@ func (t *talk) receive() (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
+	t.answered = true
 	if err := t.stream.SetReadDeadline(t.until(size)); err != nil {
 		return frame{}, err
 	}
@@ -370,6 +366,10 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, err error
 	w.counts.syncBytes.Add(uint64(a.bytes))
 	w.learntBySync(a.learnt)
 	if err != nil {
+		if !a.answered {
+			// What is remembered may be of an earlier agent with this key: ask for the protocol anew.
+			_ = w.host.Peerstore().RemoveProtocols(id, syncProtocol)
+		}
 		return len(a.learnt), errors.Join(err, stream.Reset())
 	}
 	w.told.reconciled(member)
