@@ -30,12 +30,17 @@ var ErrNoBlob = errors.New("no connected member has it")
 
 var errBlobContent = errors.New("content does not have the digest")
 
-// PutBlob keeps a blob for others to fetch.
-func (n *Node) PutBlob(content []byte) (fleet.Digest, error) { return n.cfg.Store.PutBlob(content) }
+// PutBlob keeps a blob for others to fetch, as long as a held seal names it, and at least until the second sweep
+// from now: a blob is put before its seal.
+func (n *Node) PutBlob(content []byte) (fleet.Digest, error) {
+	n.needBlob(fleet.BlobDigest(content))
+	return n.cfg.Store.PutBlob(content)
+}
 
 // FetchBlob gives a blob from the store, or else from the connected members, one after another, and then
 // keeps it. Errors are retryable.
 func (n *Node) FetchBlob(ctx context.Context, digest fleet.Digest) ([]byte, error) {
+	n.needBlob(digest)
 	content, ok, err := n.cfg.Store.Blob(digest)
 	if err != nil || ok {
 		return content, err
@@ -58,7 +63,7 @@ func (n *Node) FetchBlob(ctx context.Context, digest fleet.Digest) ([]byte, erro
 			continue
 		}
 		n.counts.blobsFetched.Add(1)
-		_, err = n.cfg.Store.PutBlob(content)
+		_, err = n.PutBlob(content)
 		return content, err
 	}
 	return nil, errors.Join(append(failures, ctx.Err())...)

@@ -4,6 +4,7 @@ package mesh
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -16,21 +17,30 @@ type verdict uint8
 const (
 	// news: verified, and not held yet.
 	news verdict = iota
-	// known, stale: nothing to learn, so nothing was verified.
+	// known, stale: nothing to learn, so nothing was verified. Also what is over the quota of who is known to be.
 	known
 	stale
+	// unwelcome: verified, and the set has no place for it: over its writer's quota, retired, or ended.
+	unwelcome
+	// rival: verified, and in the position of a held record that says something else. Its writer is forked.
+	rival
 	// surplus: more notices than one writer, or all, may have heard at once.
 	surplus
-	// stranger, version: not for us to judge. The sender may know more than we do: a newer roster, a
-	// newer version.
+	// stranger, version, elsewhere, poisoned: not for us to judge. The sender may know more than we do: a newer
+	// roster, a newer version. What is elsewhere is in a share that is not carried here; what is poisoned made a decoder panic.
 	stranger
 	version
+	elsewhere
+	poisoned
 	// From here on no honest member sends it: each checks before it passes anything on.
 	tooLarge
 	malformed
 	otherFleet
 	badSignature
 )
+
+// passed says that what came with it may be judged, and told to others, on its own.
+func (v verdict) passed() bool { return v <= rival }
 
 // dishonest says that whoever sent the record did not check it, or made it up.
 func (v verdict) dishonest() bool { return v >= tooLarge }
@@ -44,10 +54,17 @@ func (n *Node) examine(b []byte) (fleet.Record, verdict) {
 	return r, v
 }
 
-func (n *Node) judge(b []byte) (fleet.Record, verdict) {
+func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 	if len(b) > fleet.MaxRecord {
 		return fleet.Record{}, tooLarge
 	}
+	// A decoder that panics does so again at the next member. The record is refused here, and counted.
+	defer func() {
+		if p := recover(); p != nil {
+			n.cfg.Log.Error(fmt.Errorf("panic: %v", p), "record refused", "writer", r.Writer, "kind", r.Kind, "key", r.Key)
+			v = poisoned
+		}
+	}()
 	r, err := fleet.DecodeRecord(b)
 	switch {
 	case errors.Is(err, fleet.ErrVersion):
@@ -58,30 +75,59 @@ func (n *Node) judge(b []byte) (fleet.Record, verdict) {
 		return r, otherFleet
 	case fleet.Authorize(n.roster(), &r) != nil:
 		return r, stranger
+	case !n.carriesRecord(&r):
+		return r, elsewhere
 	}
-	if v := n.compare(&r); v != news {
+	v, held := n.compare(&r)
+	if v == known || v == stale {
 		return r, v
 	}
-	if checkBody(&r) != nil {
+	if n.bodies(&r) != nil {
 		return r, malformed
 	}
 	if r.Verify(n.cfg.Fleet) != nil {
 		return r, badSignature
 	}
-	return r, news
+	switch v {
+	case rival:
+		n.accuse(fleet.Proof{A: held, B: r})
+	case unwelcome:
+		n.refused(&r)
+	}
+	return r, v
 }
 
-// compare tells a record that would change the set from one that is held and one that is superseded.
-func (n *Node) compare(r *fleet.Record) verdict {
+// compare tells a record that would change the set from one that is held and one that is superseded. One that would
+// not, and is not the one that is held in its position, is a rival of that: its writer signed both, or somebody else
+// signed neither. News may be a rival, too; that is found when it is joined.
+func (n *Node) compare(r *fleet.Record) (v verdict, held fleet.Record) {
 	n.setMu.RLock()
 	defer n.setMu.RUnlock()
 	if n.set.Wants(r) {
-		return news
+		return news, held
 	}
-	if held, _ := n.set.Get(r.Writer, r.Kind, r.Key); held.Epoch == r.Epoch && held.Seq == r.Seq {
-		return known
+	if held, ok := n.set.Conflict(r); ok && !n.set.Forked(r.Writer) {
+		return rival, held
 	}
-	return stale
+	held, ok := n.set.Get(r.Writer, r.Kind, r.Key)
+	switch {
+	case ok && held.Epoch == r.Epoch && held.Seq == r.Seq:
+		return known, held
+	case !ok && !n.set.Over(r.Writer):
+		return unwelcome, held
+	}
+	return stale, held
+}
+
+// checkBody is n.bodies as far as it does not panic.
+func (n *Node) checkBody(r *fleet.Record) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n.counts.poisoned.Add(1)
+			err = fmt.Errorf("%s %q: %w: panic: %v", r.Kind, r.Key, fleet.ErrMalformed, p)
+		}
+	}()
+	return n.bodies(r)
 }
 
 // checkBody refuses a body that is not what its kind says. Kinds, and versions of bodies, that are not
@@ -95,6 +141,12 @@ func checkBody(r *fleet.Record) error {
 		_, err = fleet.DecodeCommand(r)
 	case r.Kind == fleet.KindSeal:
 		_, err = fleet.DecodeSeal(r)
+	case r.Kind == fleet.KindProof:
+		_, err = fleet.DecodeProof(r)
+	case r.Kind == fleet.KindFloor:
+		_, err = fleet.DecodeFloor(r)
+	case r.Kind == fleet.KindRollup:
+		_, err = fleet.DecodeRollup(r)
 	case r.Kind == fleet.KindRegister && strings.HasPrefix(r.Key, statusPrefix):
 		_, err = fleet.DecodeStatus(r)
 	}
@@ -112,12 +164,18 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 	switch v {
 	case known:
 		return &c.known
-	case stale:
+	case stale, unwelcome:
 		return &c.stale
+	case rival:
+		return &c.rivals
 	case surplus:
 		return &c.noticesRefused
 	case stranger:
 		return &c.stranger
+	case elsewhere:
+		return &c.elsewhere
+	case poisoned:
+		return &c.poisoned
 	case version:
 		return &c.version
 	case tooLarge:

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
@@ -15,11 +17,16 @@ import (
 // a lost store and a clock set back take; more is another live agent with this key, which would go on for ever.
 const maxRaises = 3
 
+// ErrNotKept is in the error of what the fleet's state has no place for: over the writer's quota, or retired by its
+// own floor.
+var ErrNotKept = errors.New("the fleet does not keep it")
+
 // Publish signs a record, and returns when it is on disk and visible here. Then it is told.
 //
 // Saying a milestone again, or giving a register the body it has, writes nothing and returns what
 // stands. Errors are terminal (too large, or a body that does not decode as its kind), refused (this
-// member is not on the roster), or retryable (the disk): then nothing has changed.
+// member is not on the roster, or said so much that the fleet keeps no more), or retryable (the disk): then nothing
+// has changed. It waits for nobody: see [Node.Settled].
 func (n *Node) Publish(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
 	n.commitMu.Lock()
 	defer n.commitMu.Unlock()
@@ -53,8 +60,22 @@ func (n *Node) write(kind fleet.Kind, key string, body []byte) (fleet.Record, er
 	if err != nil {
 		return r, err
 	}
+	if err := n.kept(&r); err != nil {
+		return r, err
+	}
 	n.tell(learnt)
 	return r, nil
+}
+
+// kept says that what this member has just said stands under its key, and the fleet keeps it.
+func (n *Node) kept(r *fleet.Record) error {
+	if _, ok := n.set.Get(n.id, r.Kind, r.Key); ok {
+		return nil
+	}
+	return &fleet.Error{
+		Kind: fleet.Refused, Hint: "withdraw rollouts that nobody needs any more",
+		Err: fmt.Errorf("%s %q: %w", r.Kind, r.Key, ErrNotKept),
+	}
 }
 
 // sign is called with commitMu held.
@@ -70,7 +91,7 @@ func (n *Node) sign(kind fleet.Kind, key string, body []byte) (fleet.Record, err
 	if _, err := fleet.DecodeRecord(r.Encode()); err != nil {
 		return r, &fleet.Error{Kind: fleet.Terminal, Err: err}
 	}
-	if err := checkBody(&r); err != nil {
+	if err := n.checkBody(&r); err != nil {
 		return r, &fleet.Error{Kind: fleet.Terminal, Err: err}
 	}
 	if err := fleet.Authorize(n.roster(), &r); err != nil {
@@ -90,7 +111,7 @@ func (n *Node) Adopt(r fleet.Record) error {
 	if err != nil {
 		return &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf("adopting record %q: %w", r.Key, err)}
 	}
-	if err := errors.Join(copied.Verify(n.cfg.Fleet), checkBody(&copied)); err != nil {
+	if err := errors.Join(copied.Verify(n.cfg.Fleet), n.checkBody(&copied)); err != nil {
 		return &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf("adopting: %w", err)}
 	}
 	if err := fleet.Authorize(n.roster(), &copied); err != nil {
@@ -133,23 +154,96 @@ func (n *Node) commitLocked(records ...fleet.Record) ([]fleet.Record, error) {
 		n.counts.unstored.Add(uint64(len(wanted)))
 		return nil, err
 	}
-	learnt := n.join(wanted)
-	n.fresh.put(learnt...)
-	n.raise(learnt, displaced)
-	return learnt, nil
+	n.stay(wanted)
+	j := n.join(wanted)
+	n.changed(change{j.learnt, j.dropped})
+	n.leave(j.dropped)
+	n.leave(j.unwanted)
+	n.flagQuotas(wanted)
+	n.raise(j.learnt, displaced)
+	for _, rivals := range j.rivals {
+		n.accuseLocked(rivals)
+	}
+	return j.learnt, nil
 }
 
-func (n *Node) join(records []fleet.Record) []fleet.Record {
+// joined is what became of records that were put into the set.
+type joined struct {
+	// learnt are in the set, and were not before.
+	learnt []fleet.Record
+	// dropped were in the set and are not any more; unwanted came and went at once.
+	dropped, unwanted []fleet.Record
+	// rivals are pairs in one position.
+	rivals []fleet.Proof
+}
+
+func (n *Node) join(records []fleet.Record) (j joined) {
 	n.setMu.Lock()
 	defer n.setMu.Unlock()
-	var learnt []fleet.Record
+	went := map[fleet.Digest]fleet.Record{}
 	for _, r := range records {
-		if n.set.Add(r).News {
-			learnt = append(learnt, r)
+		if held, ok := n.set.Conflict(&r); ok {
+			j.rivals = append(j.rivals, fleet.Proof{A: held, B: r})
+		}
+		added := n.set.Add(r)
+		if added.News {
+			j.learnt = append(j.learnt, r)
+		}
+		for _, d := range added.Dropped {
+			went[d.Digest()] = d
 		}
 	}
 	n.set.Root()
-	return learnt
+	if len(went) == 0 {
+		return j
+	}
+	// What came and went in one breath was never there.
+	j.learnt = slices.DeleteFunc(j.learnt, func(r fleet.Record) bool { _, gone := went[r.Digest()]; return gone })
+	came := map[fleet.Digest]bool{}
+	for i := range records {
+		came[records[i].Digest()] = true
+	}
+	for digest, r := range went {
+		if came[digest] {
+			j.unwanted = append(j.unwanted, r)
+		} else {
+			j.dropped = append(j.dropped, r)
+		}
+	}
+	return j
+}
+
+// leave notes what is to leave the disk. That is done with the next write: there is no hurry, and a record that
+// comes back on a restart is dropped again.
+func (n *Node) leave(records []fleet.Record) {
+	for i := range records {
+		n.leaving[records[i].Digest()] = records[i]
+	}
+	n.counts.dropped.Add(uint64(len(records)))
+}
+
+// stay is called when records were put on disk: they are there for good, also those that had left, and what is
+// still to leave does now.
+func (n *Node) stay(records []fleet.Record) {
+	if len(n.leaving) == 0 {
+		return
+	}
+	for i := range records {
+		delete(n.leaving, records[i].Digest())
+	}
+	n.sweepOut()
+}
+
+// sweepOut takes what has left the set from the disk, or leaves it to the next time.
+func (n *Node) sweepOut() {
+	if len(n.leaving) == 0 {
+		return
+	}
+	if err := n.cfg.Store.Drop(slices.Collect(maps.Values(n.leaving))...); err != nil {
+		n.cfg.Log.Error(err, "records that nobody keeps are still on disk", "records", len(n.leaving))
+		return
+	}
+	clear(n.leaving)
 }
 
 // overtakes says that this member wrote the record in an earlier life, at a position this life has not
@@ -175,7 +269,7 @@ func (n *Node) raise(learnt, displaced []fleet.Record) {
 		return
 	}
 	n.raises++
-	if err := n.setEpoch(above + 1); err != nil {
+	if err := n.epochAbove(above); err != nil {
 		n.cfg.Log.Error(err, "epoch not raised", "member", n.id)
 		return
 	}

@@ -57,8 +57,13 @@ type Config struct {
 	Options []libp2p.Option
 
 	// OnNews is told every record that changed the set, the member's own ones too, in order, from one
-	// goroutine of Run. It must not block: news waits meanwhile. Records loaded at start are no news.
+	// goroutine of Run. It must not block: news waits meanwhile. Records loaded at start are no news: see
+	// [Node.Held]. A record that this process dies of while it is told is told once more, alone, and then never again.
 	OnNews func([]fleet.Record)
+	// OnDropped is told records that left the set for another reason than that a newer one took their place: retired,
+	// over a quota, ended, or in a share that is not carried any more. It is called from the goroutine of OnNews, in
+	// order with it. That a member is forked is news: the proof.
+	OnDropped func([]fleet.Record)
 	// Log is silent by default.
 	Log logr.Logger
 	// Now is time.Now by default.

@@ -44,7 +44,8 @@ func (w *wire) recheck() {
 	w.closeRefused()
 	w.rechecks.Add(1)
 	wake(w.dialNow)
-	wake(w.zonesNow)
+	wake(w.topicsNow)
+	wake(w.sharesNow)
 	if interval := w.ownInterval(); w.interval.Swap(int64(interval)) != int64(interval) {
 		wake(w.retime)
 	}

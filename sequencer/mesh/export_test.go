@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"slices"
+	"strings"
 	"testing"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -24,8 +25,11 @@ const (
 	MaxMessage   = maxMessage
 )
 
-// TopicNames of a zone.
-var TopicNames = topicNames
+// The topics of a fleet and of its zones.
+var (
+	RecordsTopic    = recordsTopic
+	HeartbeatsTopic = heartbeatsTopic
+)
 
 // Batch of encoded records, however large they are.
 func Batch(records ...[]byte) []byte {
@@ -84,7 +88,34 @@ func RecordsFrame(done int, records ...[]byte) []byte {
 
 // SharesFrame says that one share is carried.
 func SharesFrame(share lattice.Share, root fleet.Digest) []byte {
-	return framed(sharesFrame(carried{shares: []sharePrint{{share, root}}}))
+	f, _ := sharesFrame(carried{shares: []sharePrint{{share, root}}}, 0)
+	return framed(f)
+}
+
+// Sweep is what tidy does now and then.
+func (n *Node) Sweep() { n.sweep() }
+
+// Decode puts another decoder of bodies in place, before Run.
+func (n *Node) Decode(bodies func(*fleet.Record) error) { n.bodies = bodies }
+
+// RecordTopics is how many topics of records are joined.
+func (n *Node) RecordTopics() (count int) {
+	w := n.running.Load()
+	w.topics.mu.Lock()
+	defer w.topics.mu.Unlock()
+	for name := range w.topics.joined {
+		if strings.HasPrefix(name, topicBase(n.cfg.Fleet)+"/records/") {
+			count++
+		}
+	}
+	return count
+}
+
+// Admit takes what a reconciliation brings.
+func (n *Node) Admit(encoded ...[]byte) error {
+	learnt, err := n.admit(encoded)
+	n.tell(learnt)
+	return err
 }
 
 // AddressesAnnounced are those that a running node would dial for what a member announces.

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh/meshtest"
 )
@@ -146,7 +147,7 @@ func flood(t *testing.T, kind string) {
 		calm = speak(t, w, &heard, members-1, "calm", span)
 	}
 
-	name, _ := mesh.TopicNames(meshtest.Fleet(), "lab")
+	name := mesh.RecordsTopic(meshtest.Fleet(), lattice.Share{}, true)
 	f := flooder{host: h, target: infoOf(t, w.Member(0)), topic: name, next: floods(t, w, members-1)[kind]}
 	ctx, cancel := context.WithCancel(t.Context())
 	var attack sync.WaitGroup
@@ -244,8 +245,7 @@ func swallower(t *testing.T, w *meshtest.Network, i, honest int) {
 	t.Cleanup(cancel)
 	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor())
 	must(t, err)
-	records, heartbeats := mesh.TopicNames(meshtest.Fleet(), "lab")
-	for _, name := range []string{records, heartbeats} {
+	for _, name := range []string{mesh.RecordsTopic(meshtest.Fleet(), lattice.Share{}, true), mesh.HeartbeatsTopic(meshtest.Fleet(), "lab")} {
 		must(t, ps.RegisterTopicValidator(name, func(context.Context, peer.ID, *pubsub.Message) pubsub.ValidationResult {
 			return pubsub.ValidationIgnore
 		}))

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -19,11 +18,13 @@ import (
 // frame is its length as a varint, a type byte and a body. The version is in the protocol's name.
 //
 //	/flotilla/sync/1  2026-11: one root for everything; never released
-//	/flotilla/sync/2  2026-11: shares, each with a root of its own
+//	/flotilla/sync/2  2026-11: shares, each with a root of its own; the root in a hello is of what both carry, as
+//	                           far as the asker knows; shares come in pages
 type frameType byte
 
 const (
-	// hello: my root and my life. Answered by same: your life, or by differs: your root and your life.
+	// hello: my life and the root of what I think that we both carry. Answered by same: your life, or by differs: your root
+	// and your life.
 	frameHello   frameType = 1
 	frameSame    frameType = 2
 	frameDiffers frameType = 3
@@ -37,7 +38,7 @@ const (
 	// offer: a batch. Answered by taken, when what was news is on disk.
 	frameOffer frameType = 8
 	frameTaken frameType = 9
-	// shares: what I carry, with roots, after a hello that differs. Answered in kind.
+	// shares: a page of what I carry, with roots, after a hello that differs. Answered in kind, until neither has more.
 	frameShares frameType = 10
 )
 
@@ -73,16 +74,28 @@ func writeFrame(w io.Writer, f frame) error {
 
 // readFrame reads one frame. It is io.EOF only where a frame would begin.
 func readFrame(r *bufio.Reader) (frame, error) {
+	size, err := readFrameSize(r)
+	if err != nil {
+		return frame{}, err
+	}
+	return readFrameBody(r, size)
+}
+
+func readFrameSize(r *bufio.Reader) (int, error) {
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
-			return frame{}, io.EOF
+			return 0, io.EOF
 		}
-		return frame{}, fmt.Errorf("frame's length: %w", err)
+		return 0, fmt.Errorf("frame's length: %w", err)
 	}
 	if size == 0 || size > maxFrame {
-		return frame{}, fmt.Errorf("frame of %d bytes: %w: at most %d", size, fleet.ErrTooLarge, maxFrame)
+		return 0, fmt.Errorf("frame of %d bytes: %w: at most %d", size, fleet.ErrTooLarge, maxFrame)
 	}
+	return int(size), nil
+}
+
+func readFrameBody(r *bufio.Reader, size int) (frame, error) {
 	b := make([]byte, size)
 	if _, err := io.ReadFull(r, b); err != nil {
 		return frame{}, fmt.Errorf("frame of %d bytes: %w", size, err)
@@ -126,6 +139,7 @@ type sharePrint struct {
 	root  fleet.Digest
 }
 
+// root of a share; zero where it is empty, false where it is not carried.
 func (c carried) root(share lattice.Share) (root fleet.Digest, ok bool) {
 	for _, s := range c.shares {
 		if s.share == share {
@@ -135,17 +149,27 @@ func (c carried) root(share lattice.Share) (root fleet.Digest, ok bool) {
 	return fleet.Digest{}, c.everything
 }
 
+// roots of the shares listed.
+func (c carried) roots() map[lattice.Share]fleet.Digest {
+	roots := make(map[lattice.Share]fleet.Digest, len(c.shares))
+	for _, s := range c.shares {
+		roots[s.share] = s.root
+	}
+	return roots
+}
+
 // differing are the shares that both carry and hold differently.
 func (c carried) differing(theirs carried) []lattice.Share {
 	var shares []lattice.Share
+	there, here := theirs.roots(), c.roots()
 	for _, s := range c.shares {
-		if root, ok := theirs.root(s.share); ok && root != s.root {
+		root, listed := there[s.share]
+		if (listed || theirs.everything) && root != s.root {
 			shares = append(shares, s.share)
 		}
 	}
 	for _, s := range theirs.shares {
-		listed := slices.ContainsFunc(c.shares, func(own sharePrint) bool { return own.share == s.share })
-		if !listed && c.everything && !s.root.IsZero() {
+		if _, listed := here[s.share]; !listed && c.everything && !s.root.IsZero() {
 			shares = append(shares, s.share)
 		}
 	}
@@ -155,34 +179,59 @@ func (c carried) differing(theirs carried) []lattice.Share {
 const (
 	// maxZone is the most bytes in a zone's name: a label's value has no more.
 	maxZone = 63
-	// sharesAtOnce bounds what one side may say that it carries.
+	// sharesAtOnce are on one page: 50 kB at most. maxShares is what one side may say that it carries: every
+	// share of a fleet that carries everything and has a zone for each member.
 	sharesAtOnce = 512
+	maxShares    = 1 << 14
 )
 
-func sharesFrame(c carried) frame {
+// The first byte of a page.
+const (
+	carriesEverything = 1 << iota
+	morePages
+)
+
+// sharesFrame is the i-th page of what is carried; more says that another one follows.
+func sharesFrame(c carried, i int) (f frame, more bool) {
+	from, to := min(i*sharesAtOnce, len(c.shares)), min((i+1)*sharesAtOnce, len(c.shares))
+	more = to < len(c.shares)
 	body := []byte{0}
 	if c.everything {
-		body[0] = 1
+		body[0] |= carriesEverything
 	}
-	for _, s := range c.shares[:min(len(c.shares), sharesAtOnce)] {
+	if more {
+		body[0] |= morePages
+	}
+	for _, s := range c.shares[from:to] {
 		body = append(appendShare(body, s.share), s.root[:]...)
 	}
-	return frame{frameShares, body}
+	return frame{frameShares, body}, more
 }
 
-func readShares(body []byte) (carried, error) {
-	if len(body) == 0 || body[0] > 1 {
-		return carried{}, malformedFrame("shares")
+// readShares reads one page.
+func readShares(body []byte) (c carried, more bool, err error) {
+	if len(body) == 0 || body[0] > carriesEverything|morePages {
+		return carried{}, false, malformedFrame("shares")
 	}
-	c, body := carried{everything: body[0] == 1}, body[1:]
+	c.everything, more, body = body[0]&carriesEverything != 0, body[0]&morePages != 0, body[1:]
 	for len(body) > 0 {
 		share, rest, ok := readShare(body)
 		if !ok || len(rest) < digestSize || len(c.shares) == sharesAtOnce {
-			return carried{}, malformedFrame("shares")
+			return carried{}, false, malformedFrame("shares")
 		}
 		c.shares, body = append(c.shares, sharePrint{share, fleet.Digest(rest)}), rest[digestSize:]
 	}
-	return c, nil
+	return c, more, nil
+}
+
+// addPage joins the next page of one side to those before it.
+func (c *carried) addPage(page carried) error {
+	c.everything = page.everything
+	c.shares = append(c.shares, page.shares...)
+	if len(c.shares) > maxShares {
+		return fmt.Errorf("what the other side carries: %w: more than %d shares", fleet.ErrTooLarge, maxShares)
+	}
+	return nil
 }
 
 // appendShare: the scope, and the zone after its length.

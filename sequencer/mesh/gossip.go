@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
 
 const (
@@ -58,18 +59,40 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	)...)
 }
 
-// topics of one zone. Every member follows every zone of the roster and speaks in its own, so that
-// what is said of a zone can later be left to those who are in it.
-func topicNames(fleetID fleet.Digest, zone string) (records, heartbeats string) {
-	base := fmt.Sprintf("/flotilla/1/%s/%s", fleetID, url.PathEscape(zone))
-	return base + "/records", base + "/heartbeats"
+// Topics and their history. A topic has one kind of message, and reaches who carries what is said in it.
+//
+//	/flotilla/1/<fleet>/<zone>/records, /flotilla/1/<fleet>/<zone>/heartbeats   2026-11: never released
+//	/flotilla/1/<fleet>/records/fleet                2026-11: batches of records that everybody carries
+//	/flotilla/1/<fleet>/records/milestones/<zone>    2026-11: batches of records of a share
+//	/flotilla/1/<fleet>/records/detail/<zone>        2026-11: the same
+//	/flotilla/1/<fleet>/<zone>/heartbeats            2026-11: heartbeats of the members of a zone
+//
+// A fleet that carries everything tells all records in the first one, however many zones it has: gossipsub pays for
+// every topic with every member and every second.
+func topicBase(fleetID fleet.Digest) string { return fmt.Sprintf("/flotilla/1/%s", fleetID) }
+
+// recordsTopic is where the records of a share are told; the one of ScopeFleet where flat.
+func recordsTopic(fleetID fleet.Digest, share lattice.Share, flat bool) string {
+	base := topicBase(fleetID) + "/records/"
+	switch {
+	case flat || share.Scope == fleet.ScopeFleet:
+		return base + "fleet"
+	case share.Scope == fleet.ScopeMilestones:
+		return base + "milestones/" + url.PathEscape(share.Zone)
+	}
+	return base + "detail/" + url.PathEscape(share.Zone)
 }
 
-// followZones joins the topics of zones as the roster names them, and leaves them. The first were joined
-// by Run, so that nothing is said before somebody listens.
-func (w *wire) followZones(ctx context.Context) {
+// heartbeatsTopic of a zone.
+func heartbeatsTopic(fleetID fleet.Digest, zone string) string {
+	return topicBase(fleetID) + "/" + url.PathEscape(zone) + "/heartbeats"
+}
+
+// followTopics joins topics as the roster and Carry name them, and leaves them. The first were joined by Run, so
+// that nothing is said before somebody listens.
+func (w *wire) followTopics(ctx context.Context) {
 	defer func() {
-		for _, leave := range w.zones {
+		for _, leave := range w.following {
 			leave()
 		}
 	}()
@@ -77,52 +100,49 @@ func (w *wire) followZones(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.zonesNow:
-			w.updateZones(ctx)
+		case <-w.topicsNow:
+			w.updateTopics(ctx)
 		}
 	}
 }
 
-func (w *wire) updateZones(ctx context.Context) {
-	wanted := map[string]bool{}
+// topicsWanted are those of what is carried, and the heartbeats of every zone, each with how to follow it.
+func (w *wire) topicsWanted() map[string]listener {
+	wanted := map[string]listener{}
 	for _, member := range w.roster().Members() {
-		wanted[member.Zone] = true
-	}
-	for zone, leave := range w.zones {
-		if !wanted[zone] {
-			leave()
-			delete(w.zones, zone)
-		}
-	}
-	for zone := range wanted {
-		if w.zones[zone] != nil {
-			continue
-		}
-		leave, err := w.followZone(ctx, zone)
-		if err != nil {
-			w.cfg.Log.Error(err, "zone not followed", "zone", zone)
-			continue
-		}
-		w.zones[zone] = leave
-	}
-}
-
-// followZone joins the two topics of a zone until leave is called.
-func (w *wire) followZone(ctx context.Context, zone string) (leave func(), err error) {
-	records, heartbeats := topicNames(w.cfg.Fleet, zone)
-	leaveHeartbeats, err := w.follow(ctx, heartbeats, w.validateHeartbeat, w.heardSign)
-	if err != nil {
-		return nil, err
+		wanted[heartbeatsTopic(w.cfg.Fleet, member.Zone)] = listener{w.validateHeartbeat, w.heardSign}
 	}
 	if w.cfg.NoGossip {
-		return leaveHeartbeats, nil
+		return wanted
 	}
-	leaveRecords, err := w.follow(ctx, records, w.validateRecords, w.heardRecords)
-	if err != nil {
-		leaveHeartbeats()
-		return nil, err
+	w.setMu.RLock()
+	c := w.carries
+	w.setMu.RUnlock()
+	for _, share := range append(c.shares(), lattice.Share{Scope: fleet.ScopeFleet}) {
+		wanted[recordsTopic(w.cfg.Fleet, share, c.everything)] = listener{w.validateRecords, w.heardRecords}
 	}
-	return func() { leaveRecords(); leaveHeartbeats() }, nil
+	return wanted
+}
+
+func (w *wire) updateTopics(ctx context.Context) {
+	wanted := w.topicsWanted()
+	for name, leave := range w.following {
+		if _, ok := wanted[name]; !ok {
+			leave()
+			delete(w.following, name)
+		}
+	}
+	for name, l := range wanted {
+		if w.following[name] != nil {
+			continue
+		}
+		leave, err := w.follow(ctx, name, l)
+		if err != nil {
+			w.cfg.Log.Error(err, "topic not followed", "topic", name)
+			continue
+		}
+		w.following[name] = leave
+	}
 }
 
 type (
@@ -130,9 +150,15 @@ type (
 	hearer    = func(context.Context, *pubsub.Message)
 )
 
+// listener is what is done with the messages of a topic.
+type listener struct {
+	validate validator
+	hear     hearer
+}
+
 // follow joins a topic and hears its messages in a goroutine until leave is called.
-func (w *wire) follow(ctx context.Context, name string, validate validator, hear hearer) (leave func(), err error) {
-	err = w.pubsub.RegisterTopicValidator(name, validate, pubsub.WithValidatorConcurrency(validationsAtOnce))
+func (w *wire) follow(ctx context.Context, name string, l listener) (leave func(), err error) {
+	err = w.pubsub.RegisterTopicValidator(name, l.validate, pubsub.WithValidatorConcurrency(validationsAtOnce))
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +186,7 @@ func (w *wire) follow(ctx context.Context, name string, validate validator, hear
 			if err != nil {
 				return // left, or the end
 			}
-			hear(ctx, m)
+			l.hear(ctx, m)
 		}
 	})
 	return func() {
@@ -233,7 +259,7 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 		case v.dishonest():
 			w.cfg.Log.V(1).Info("message refused", "peer", from, "writer", r.Writer)
 			return pubsub.ValidationReject
-		case v == stranger || v == version:
+		case !v.passed():
 			return pubsub.ValidationIgnore
 		case v == news:
 			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(from, r.Writer)
@@ -288,7 +314,7 @@ func (w *wire) ingest(ctx context.Context) {
 	}
 }
 
-// tellOthers publishes what tell was given, in the topic of its writer's zone, several records in a message.
+// tellOthers publishes what tell was given, each record in the topic of its share, several in a message.
 func (w *wire) tellOthers(ctx context.Context) {
 	for {
 		records, ok := w.outbox.wait(ctx)
@@ -307,36 +333,43 @@ func (w *wire) tellOthers(ctx context.Context) {
 }
 
 func (w *wire) publish(ctx context.Context, records []fleet.Record) {
-	zones := map[string]*batch{}
+	topics := map[string]*batch{}
 	for i := range records {
-		r := &records[i]
-		if w.compare(r) == stale {
-			continue // another took its place while it waited
-		}
-		writer, ok := w.roster().Member(r.Writer)
+		name, ok := w.topicOf(&records[i])
 		if !ok {
 			continue
 		}
-		b := zones[writer.Zone]
+		b := topics[name]
 		if b == nil {
 			b = &batch{}
-			zones[writer.Zone] = b
+			topics[name] = b
 		}
-		encoded := r.Encode()
+		encoded := records[i].Encode()
 		if !b.add(encoded, maxMessage) {
-			w.send(ctx, writer.Zone, b)
+			w.publishTo(ctx, name, b.bytes)
 			*b = batch{}
 			b.add(encoded, maxMessage)
 		}
 	}
-	for zone, b := range zones {
-		w.send(ctx, zone, b)
+	for name, b := range topics {
+		w.publishTo(ctx, name, b.bytes)
 	}
 }
 
-func (w *wire) send(ctx context.Context, zone string, b *batch) {
-	name, _ := topicNames(w.cfg.Fleet, zone)
-	w.publishTo(ctx, name, b.bytes)
+// topicOf a record; false where it is told to nobody: it is not held any more, another took its place while it
+// waited, its writer left the roster.
+func (w *wire) topicOf(r *fleet.Record) (name string, ok bool) {
+	w.setMu.RLock()
+	defer w.setMu.RUnlock()
+	held, ok := w.set.Get(r.Writer, r.Kind, r.Key)
+	if !ok || held.Epoch != r.Epoch || held.Seq != r.Seq {
+		return "", false
+	}
+	share, present := w.set.ShareOf(r)
+	if !present || !w.carries.share(share) {
+		return "", false
+	}
+	return recordsTopic(w.cfg.Fleet, share, w.carries.everything), true
 }
 
 // publishTo never waits for anyone: what a full queue loses is counted by dropCounter.
@@ -344,7 +377,7 @@ func (w *wire) publishTo(ctx context.Context, name string, message []byte) {
 	topic := w.topics.get(name)
 	if topic == nil {
 		w.counts.undelivered.Add(1)
-		return // a zone that is just coming or going
+		return // a topic that is just coming or going
 	}
 	if err := topic.Publish(ctx, message); err != nil && ctx.Err() == nil {
 		w.counts.undelivered.Add(1)

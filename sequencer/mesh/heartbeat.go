@@ -86,7 +86,7 @@ func (w *wire) tellHeartbeat(ctx context.Context) {
 		return
 	}
 	b := w.signHeartbeat(self.Zone)
-	_, name := topicNames(w.cfg.Fleet, self.Zone)
+	name := heartbeatsTopic(w.cfg.Fleet, self.Zone)
 	w.publishTo(ctx, name, b)
 }
 

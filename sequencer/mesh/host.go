@@ -40,12 +40,12 @@ type wire struct {
 	// asks are reconciliations that somebody thinks are due.
 	asks   chan ask
 	topics topicTable
-	// zones that are followed, and how to leave each: first Run's, then followZones' alone.
-	zones map[string]func()
-	// dialNow, zonesNow and tendNow wake a loop: the roster or the connections are others. beatNow asks for a
-	// heartbeat at once, retime for another interval.
-	dialNow, zonesNow, tendNow, beatNow, retime chan struct{}
-	rechecks                                    atomic.Uint64
+	// following are the topics that are followed, and how to leave each: first Run's, then followTopics' alone.
+	following map[string]func()
+	// dialNow, topicsNow, sharesNow and tendNow wake a loop: the roster, the connections or what is carried are
+	// others. beatNow asks for a heartbeat at once, retime for another interval.
+	dialNow, topicsNow, sharesNow, tendNow, beatNow, retime chan struct{}
+	rechecks                                                atomic.Uint64
 
 	// handlersMu guards closing and the start of handlers, which are libp2p's goroutines: none begins
 	// once close has begun, and close waits for the others.
@@ -79,19 +79,20 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 	}
 	w := &wire{
 		Node: n, host: h,
-		incoming: make(chan []fleet.Record, 64),
-		asks:     make(chan ask, 256),
-		dialNow:  make(chan struct{}, 1),
-		zonesNow: make(chan struct{}, 1),
-		tendNow:  make(chan struct{}, 1),
-		beatNow:  make(chan struct{}, 1),
-		retime:   make(chan struct{}, 1),
-		links:    map[peer.ID]int{},
-		serving:  map[peer.ID]bool{},
-		behind:   map[string]lifeID{},
-		topics:   topicTable{joined: map[string]*pubsub.Topic{}},
-		zones:    map[string]func(){},
-		scored:   n.flood.scored(),
+		incoming:  make(chan []fleet.Record, 64),
+		asks:      make(chan ask, 256),
+		dialNow:   make(chan struct{}, 1),
+		topicsNow: make(chan struct{}, 1),
+		sharesNow: make(chan struct{}, 1),
+		tendNow:   make(chan struct{}, 1),
+		beatNow:   make(chan struct{}, 1),
+		retime:    make(chan struct{}, 1),
+		links:     map[peer.ID]int{},
+		serving:   map[peer.ID]bool{},
+		behind:    map[string]lifeID{},
+		topics:    topicTable{joined: map[string]*pubsub.Topic{}},
+		following: map[string]func(){},
+		scored:    n.flood.scored(),
 	}
 	if w.pubsub, err = w.newGossip(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: gossip: %w", err), h.Close())

@@ -61,7 +61,7 @@ func intruder(t *testing.T, w *meshtest.Network, i int) host.Host {
 	return h
 }
 
-func signedBy(t *testing.T, key ed25519.PrivateKey, r fleet.Record) fleet.Record {
+func signedBy(t testing.TB, key ed25519.PrivateKey, r fleet.Record) fleet.Record {
 	t.Helper()
 	if r.Fleet.IsZero() {
 		r.Fleet = meshtest.Fleet()
@@ -194,8 +194,7 @@ func TestBadHeartbeats(t *testing.T) {
 	w := meshtest.New(t, 3, func(c *mesh.Config) { c.Heartbeat = time.Hour }, forbearing)
 	w.AwaitConnected()
 	h := intruder(t, w, 2)
-	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
-	topic := joinTopic(t, h, name)
+	topic := joinTopic(t, h, mesh.HeartbeatsTopic(meshtest.Fleet(), "lab"))
 	shown, bad := fleet.Digest{5}, fleet.Digest{6}
 	beat := func(key ed25519.PrivateKey, counter uint64) fleet.Heartbeat {
 		b := fleet.Heartbeat{Fleet: meshtest.Fleet(), Nonce: [16]byte{1}, Counter: counter, Root: shown, Time: time.Now().Unix()}
@@ -237,8 +236,7 @@ func TestBadHeartbeats(t *testing.T) {
 // gossipTopic is the records topic as somebody sees it who checks nothing.
 func gossipTopic(t *testing.T, h host.Host) *pubsub.Topic {
 	t.Helper()
-	name, _ := mesh.TopicNames(meshtest.Fleet(), "lab")
-	return joinTopic(t, h, name)
+	return joinTopic(t, h, mesh.RecordsTopic(meshtest.Fleet(), lattice.Share{}, true))
 }
 
 func joinTopic(t *testing.T, h host.Host, name string) *pubsub.Topic {

@@ -241,7 +241,7 @@ func TestBadNotices(t *testing.T) {
 	w := meshtest.New(t, 3, rarely, forbearing)
 	w.AwaitConnected()
 	h := intruder(t, w, 2)
-	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
+	name := mesh.HeartbeatsTopic(meshtest.Fleet(), "lab")
 	topic := joinTopic(t, h, name)
 	about := w.Member(1).ID
 	forged, err := fleet.DecodeNotice(notice(w.Key(2), func(n *fleet.Notice) { n.About = w.Member(0).ID }))
@@ -281,7 +281,7 @@ func TestLiesAreAnswered(t *testing.T) {
 		awaitPresence(t, w, i, mesh.Heard, others(4, i)...)
 	}
 	h := intruder(t, w, 3)
-	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
+	name := mesh.HeartbeatsTopic(meshtest.Fleet(), "lab")
 	topic := joinTopic(t, h, name)
 	for counter := uint64(1); counter <= 3; counter++ {
 		before := w.Node(1).Stats()
@@ -300,7 +300,7 @@ func TestNoticesInAFlood(t *testing.T) {
 	w := meshtest.New(t, 3, rarely)
 	w.AwaitConnected()
 	h := intruder(t, w, 2)
-	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")
+	name := mesh.HeartbeatsTopic(meshtest.Fleet(), "lab")
 	topic := joinTopic(t, h, name)
 	counter := uint64(0)
 	meshtest.Await(t, "refusals", func() bool {

@@ -8,9 +8,10 @@
 // often with a random member, and when a beat or a heartbeat shows that another member holds a different set.
 // Gossip may lose anything; reconciliation is what makes the sets equal.
 //
-// Every record from outside passes the same checks, whichever way it came (check.go). Who is not on the
-// roster is not even connected (host.go). In the order of reading: config.go, mesh.go, commit.go,
-// check.go, gossip.go, sync.go, peers.go;
+// The state is divided into shares; a small fleet's members carry all of them, a large one's those of their
+// zone and those that they ask for (carry.go). Every record from outside passes the same checks, whichever
+// way it came (check.go). Who is not on the roster is not even connected (host.go). In the order of reading:
+// config.go, mesh.go, epoch.go, commit.go, check.go, carry.go, gossip.go, sync.go, peers.go;
 // for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
 package mesh
 
@@ -18,7 +19,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -28,9 +28,6 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
-
-// metaEpoch is where the store keeps the epoch of the last start.
-const metaEpoch = "mesh.epoch"
 
 // Node is one member's end of the mesh. All methods are safe for concurrent use; Publish, Adopt, View
 // and the like work before Run and without it, and what was said then is told once Run connects.
@@ -42,21 +39,43 @@ type Node struct {
 
 	rosterNow atomic.Pointer[Roster]
 
-	// commitMu is held by whoever changes the set, from the decision to the disk to memory. It guards
-	// epoch, seq and raises, and is taken before setMu.
+	// commitMu is held by whoever changes the set, from the decision to the disk to memory. It guards what
+	// stands below it up to doubled, and is taken before setMu.
 	commitMu   sync.Mutex
 	epoch, seq uint64
 	raises     int
+	// leaving are records that are not in the set any more and still on disk.
+	leaving map[fleet.Digest]fleet.Record
+	// unprovable are forked members that cannot be accused; over are those whose quota was flagged.
+	unprovable, over map[fleet.MemberID]bool
+	// uncarried are shares that the last sweep found in the set and not carried.
+	uncarried map[lattice.Share]bool
 	// doubled: somebody else writes with this key, now.
 	doubled atomic.Bool
-	// setMu guards set. Under its read lock the set's fingerprints are settled, so that reading does
-	// not write.
+	// setMu guards set, asked and carries. Under its read lock the set's fingerprints are settled, so that
+	// reading does not write.
 	setMu sync.RWMutex
 	set   *lattice.Set
+	// asked are the zones of the last Carry; carries says what this member carries by them and the roster.
+	asked   map[string]bool
+	carries carries
 
-	fresh  queue[fleet.Record] // for OnNews
+	// blobsMu guards unnamed, the blobs that the last sweep found no seal to name.
+	blobsMu sync.Mutex
+	unnamed map[fleet.Digest]bool
+
+	// showMu is held while a consumer looks at records. It guards quarantined and suspects after New.
+	showMu      sync.Mutex
+	quarantined map[fleet.Digest]bool
+	suspects    []fleet.Digest
+
+	fresh  queue[change]       // for OnNews and OnDropped
 	outbox queue[fleet.Record] // for gossip
 	life   lives
+	told   announcements
+	settle settling
+	// bodies is checkBody; decoders meet what others wrote.
+	bodies func(*fleet.Record) error
 	// born is New's moment, counted the last counter of a beat or a heartbeat.
 	born    time.Time
 	counted atomic.Uint64
@@ -75,13 +94,19 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg:    cfg,
-		id:     fleet.MemberIDOf(cfg.Key.Public().(ed25519.PublicKey)),
-		fresh:  newQueue[fleet.Record](),
-		outbox: newQueue[fleet.Record](),
-		ready:  make(chan struct{}),
-		born:   time.Now(),
+		cfg:        cfg,
+		id:         fleet.MemberIDOf(cfg.Key.Public().(ed25519.PublicKey)),
+		fresh:      newQueue[change](),
+		outbox:     newQueue[fleet.Record](),
+		leaving:    map[fleet.Digest]fleet.Record{},
+		unprovable: map[fleet.MemberID]bool{},
+		over:       map[fleet.MemberID]bool{},
+		bodies:     checkBody,
+		ready:      make(chan struct{}),
+		born:       time.Now(),
 	}
+	n.told.begin()
+	n.settle.begin()
 	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)
 	n.flood = newFlood(n)
@@ -94,39 +119,12 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.counts.quarantined.Store(uint64(quarantined))
 	n.set = set
-	n.share()
-	if err := errors.Join(n.beginEpoch(), n.newBook()); err != nil {
+	n.divide(n.set)
+	if err := errors.Join(n.beginEpoch(), n.newBook(), n.beginSuspects()); err != nil {
 		return nil, err
 	}
+	n.age()
 	return n, nil
-}
-
-// beginEpoch takes an epoch above every one that this member is known to have used, and at least the
-// wall clock, so that a member with an empty disk speaks after what it said before it lost it.
-func (n *Node) beginEpoch() error {
-	held, err := n.cfg.Store.Meta(metaEpoch)
-	if err != nil {
-		return fmt.Errorf("mesh: %w", err)
-	}
-	epoch := uint64(max(n.cfg.Now().Unix(), 1))
-	if len(held) == 8 {
-		epoch = max(epoch, binary.BigEndian.Uint64(held)+1)
-	}
-	for r := range n.set.All() {
-		if r.Writer == n.id {
-			epoch = max(epoch, r.Epoch+1)
-		}
-	}
-	return n.setEpoch(epoch)
-}
-
-// setEpoch is called with commitMu held, or before anyone else knows the node.
-func (n *Node) setEpoch(epoch uint64) error {
-	if err := n.cfg.Store.SetMeta(metaEpoch, binary.BigEndian.AppendUint64(nil, epoch)); err != nil {
-		return fmt.Errorf("mesh: keeping the epoch: %w", err)
-	}
-	n.epoch, n.seq = epoch, 0
-	return nil
 }
 
 // ID is the member's own.
@@ -152,16 +150,19 @@ func (n *Node) View(look func(*lattice.Set)) {
 func (n *Node) roster() Roster { return *n.rosterNow.Load() }
 
 // SetRoster puts another roster in place. Connections to who is no longer on it are closed, who is new is
-// dialled at once, and waiting times of the others begin anew.
+// dialled at once, and waiting times of the others begin anew. What this member carries follows the roster.
 func (n *Node) SetRoster(roster Roster) {
 	n.commitMu.Lock()
 	n.setMu.Lock()
 	n.rosterNow.Store(&roster)
-	n.share()
+	begun := n.divide(n.set)
 	n.setMu.Unlock()
 	n.commitMu.Unlock()
 	n.life.keep(roster)
 	n.flood.keep(roster)
+	n.told.keep(roster)
+	n.told.wantMore(begun)
+	n.settle.look(n)
 	n.Recheck()
 }
 
@@ -170,27 +171,6 @@ func (n *Node) Recheck() {
 	if w := n.running.Load(); w != nil {
 		w.recheck()
 	}
-}
-
-// share divides the set by the roster and by what this member carries.
-func (n *Node) share() {
-	roster := n.roster()
-	n.set.Divide(lattice.Division{ZoneOf: func(writer fleet.MemberID) (string, bool) {
-		m, ok := roster.Member(writer)
-		return m.Zone, ok
-	}})
-	n.set.Root()
-}
-
-// carried is what this member tells the side it reconciles with.
-func (n *Node) carried() carried {
-	n.setMu.RLock()
-	defer n.setMu.RUnlock()
-	c := carried{everything: true}
-	for _, share := range n.set.Shares() {
-		c.shares = append(c.shares, sharePrint{share, n.set.ShareRoot(share)})
-	}
-	return c
 }
 
 // Run connects the node to the mesh until ctx ends, which is no error. It can be called once.
@@ -204,14 +184,14 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.updateZones(ctx)
+	w.updateTopics(ctx)
 	n.running.Store(w)
 	close(n.ready)
 	n.cfg.Log.Info("mesh is up", "member", n.id, "addresses", n.Addresses())
 
 	var work sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		n.tellNews, w.ingest, w.tellOthers, w.followZones, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
+		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
 	} {
 		work.Go(func() { loop(ctx) })
 	}
@@ -220,20 +200,6 @@ func (n *Node) Run(ctx context.Context) error {
 	err = w.close()
 	work.Wait()
 	return err
-}
-
-// tellNews calls OnNews, in the order in which the set changed.
-func (n *Node) tellNews(ctx context.Context) {
-	for {
-		records, ok := n.fresh.wait(ctx)
-		if !ok {
-			return
-		}
-		n.heardOf(records)
-		if n.cfg.OnNews != nil {
-			n.cfg.OnNews(records)
-		}
-	}
 }
 
 // queue hands over what was put in, in order, all at once. It never blocks who puts.

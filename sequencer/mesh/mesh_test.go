@@ -359,6 +359,11 @@ func TestReimagedMemberWins(t *testing.T) {
 	if got := body("other"); got != "former life" {
 		t.Errorf("what this life did not speak of says %q", got)
 	}
+	w.Node(0).View(func(s *lattice.Set) {
+		if r, _ := s.Get(w.Member(0).ID, fleet.KindRegister, "k"); string(r.Body) != "this life" {
+			t.Errorf("at itself it says %q", r.Body)
+		}
+	})
 	say(t, w.Node(0), "other", "this life")
 	meshtest.Await(t, "this life's next word", func() bool { return body("other") == "this life" })
 }

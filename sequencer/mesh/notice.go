@@ -25,7 +25,7 @@ func (w *wire) tellLoss(ctx context.Context, lost loss, counter uint64) {
 	}
 	n.Sign(w.cfg.Key)
 	w.counts.notices.Add(1)
-	_, name := topicNames(w.cfg.Fleet, about.Zone)
+	name := heartbeatsTopic(w.cfg.Fleet, about.Zone)
 	w.publishTo(ctx, name, n.Encode())
 }
 

@@ -79,7 +79,7 @@ func (n *Node) Self() PeerState {
 
 func (n *Node) peer(member fleet.Member, audience audience) PeerState {
 	now := n.now()
-	state := PeerState{Member: member, Anchor: n.reachable(&member), Interval: audience.interval(n.pace(), member.Zone)}
+	state := PeerState{Member: member, Anchor: n.reachable(&member), Forked: n.forked(member.ID), Interval: audience.interval(n.pace(), member.Zone)}
 	s := n.life.standing(member.ID, state.Interval, now)
 	state.Presence, state.Heard, state.Silence, state.Duplicate = s.presence, s.heard, s.silence, s.duplicate
 	state.Doubted, state.Root = s.presence == Doubted, s.root

@@ -3,7 +3,6 @@
 package mesh
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"time"
@@ -17,10 +16,18 @@ import (
 
 // answerer is the side of a reconciliation that was asked.
 type answerer struct {
-	*wire
-	from           peer.ID
-	bytes, records int
-	learnt         []fleet.Record
+	*Node
+	*talk
+	peer fleet.MemberID
+	met  func(lifeID, fleet.Digest)
+	// offered is asked before so many records are looked at.
+	offered func(int) error
+
+	records int
+	learnt  []fleet.Record
+	// ours is what was carried when the first page was asked for, theirs what was told so far.
+	ours, theirs carried
+	pages        int
 }
 
 var errServing = errors.New("another reconciliation of this member is running")
@@ -34,8 +41,17 @@ func (w *wire) serveSync(s network.Stream) error {
 	}
 	defer w.endServing(id)
 	w.counts.sessionsServed.Add(1)
-	a := answerer{wire: w, from: id}
-	err := a.run(s)
+	member := fleet.MemberID(id.String())
+	end := w.reconciling(member)
+	a := answerer{
+		Node: w.Node, talk: newTalk(s, w.cfg.StreamTimeout), peer: member,
+		met:     func(life lifeID, root fleet.Digest) { w.met(s.Conn(), life, root) },
+		offered: func(records int) error { return w.flood.offered(id, records) },
+	}
+	stop := time.AfterFunc(w.cfg.SessionTimeout, func() { _ = s.Reset() })
+	defer stop.Stop()
+	err := a.run()
+	end(err == nil)
 	w.learntBySync(a.learnt)
 	if err != nil {
 		w.counts.sessionsRefused.Add(1)
@@ -60,46 +76,33 @@ func (w *wire) endServing(id peer.ID) {
 	delete(w.serving, id)
 }
 
-func (a *answerer) run(s network.Stream) error {
-	end := time.Now().Add(a.cfg.SessionTimeout)
-	in := bufio.NewReader(s)
+func (a *answerer) run() (err error) {
+	defer a.recovered(&err)
 	for {
-		// A frame must be here as a whole in time: who sends a byte now and then is cut off.
-		deadline := time.Now().Add(a.cfg.StreamTimeout)
-		if deadline.After(end) {
-			deadline = end
-		}
-		if err := s.SetDeadline(deadline); err != nil {
-			return err
-		}
-		question, err := readFrame(in)
+		question, err := a.receive()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		answer, err := a.answer(question, s.Conn())
+		answer, err := a.answer(question)
 		if err != nil {
 			return err
 		}
-		a.bytes += question.size() + answer.size()
 		if a.bytes > maxSessionBytes || a.records > maxSessionRecords {
 			return errBudget
 		}
-		if err := s.SetWriteDeadline(time.Now().Add(a.cfg.StreamTimeout)); err != nil {
-			return err
-		}
-		if err := writeFrame(s, answer); err != nil {
+		if err := a.send(answer); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *answerer) answer(question frame, from network.Conn) (frame, error) {
+func (a *answerer) answer(question frame) (frame, error) {
 	switch question.kind {
 	case frameHello:
-		return a.hello(question.body, from)
+		return a.hello(question.body)
 	case frameAsk:
 		q, err := readAsk(question.body)
 		if err != nil {
@@ -107,10 +110,7 @@ func (a *answerer) answer(question frame, from network.Conn) (frame, error) {
 		}
 		return a.summaries(q), nil
 	case frameShares:
-		if _, err := readShares(question.body); err != nil {
-			return frame{}, err
-		}
-		return sharesFrame(a.carried()), nil
+		return a.shares(question.body)
 	case frameWant:
 		share, positions, err := readWant(question.body)
 		if err != nil {
@@ -125,17 +125,39 @@ func (a *answerer) answer(question frame, from network.Conn) (frame, error) {
 	return frame{}, unexpected(question)
 }
 
-func (a *answerer) hello(body []byte, from network.Conn) (frame, error) {
+func (a *answerer) hello(body []byte) (frame, error) {
 	theirs, life, err := readRoot(body)
 	if err != nil {
 		return frame{}, err
 	}
-	a.met(from, life, theirs)
-	root := a.Root()
-	if root == theirs {
+	whole, common := a.Root(), a.commonRoot(a.peer, false)
+	if common == theirs {
+		// What they hold beside it is none of ours to compare: it is as good as equal.
+		a.met(life, whole)
 		return sameFrame(a.lifeID()), nil
 	}
-	return rootFrame(frameDiffers, root, a.lifeID()), nil
+	a.met(life, theirs)
+	return rootFrame(frameDiffers, common, a.lifeID()), nil
+}
+
+// shares takes a page and gives the one of the same number.
+func (a *answerer) shares(body []byte) (frame, error) {
+	page, more, err := readShares(body)
+	if err != nil {
+		return frame{}, err
+	}
+	if a.pages == 0 {
+		a.ours = a.carried()
+	}
+	if err := a.theirs.addPage(page); err != nil {
+		return frame{}, err
+	}
+	answer, _ := sharesFrame(a.ours, a.pages)
+	a.pages++
+	if !more {
+		a.told.note(a.peer, a.theirs)
+	}
+	return answer, nil
 }
 
 func (a *answerer) summaries(q question) frame {
@@ -154,7 +176,7 @@ func (a *answerer) take(body []byte) (frame, error) {
 		return frame{}, err
 	}
 	a.records += len(records)
-	if err := a.flood.offered(a.from, len(records)); err != nil {
+	if err := a.offered(len(records)); err != nil {
 		return frame{}, err
 	}
 	learnt, err := a.admit(records)

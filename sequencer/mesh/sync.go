@@ -6,9 +6,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -22,8 +25,10 @@ import (
 const (
 	syncProtocol protocol.ID = "/flotilla/sync/2"
 
-	// sessionsAtOnce bounds the reconciliations begun here that run at the same time.
+	// sessionsAtOnce bounds the reconciliations begun here within SyncGap that run at the same time, sessionsMost all
+	// of them: who is slow takes nobody's place.
 	sessionsAtOnce = 4
+	sessionsMost   = 32
 	// What one reconciliation may cost; what is missing then is left to the next one.
 	maxSessionRecords = 1 << 16
 	maxSessionBytes   = 64 << 20
@@ -49,37 +54,61 @@ func (w *wire) askFor(a ask) {
 
 // scheduler decides who is reconciled with, and when. It is reconcileLoop's alone.
 type scheduler struct {
-	running map[peer.ID]bool
+	// running since when.
+	running map[peer.ID]time.Time
 	// again are members with whom another one is due when the running one ends.
 	again map[peer.ID]bool
+	// failing are members whose last reconciliation came to nothing.
+	failing map[peer.ID]failures
 	// next is before when no heartbeat starts one.
 	next  time.Time
-	ended chan peer.ID
+	ended chan ended
 }
 
-// reconcileLoop runs reconciliations: at most one with each member and sessionsAtOnce in all.
+// failures is how often in a row, and until when only a new connection makes another attempt, or a clock with nobody
+// else to ask.
+type failures struct {
+	times int
+	until time.Time
+}
+
+// ended is the end of one reconciliation.
+type ended struct {
+	id     peer.ID
+	err    error
+	learnt int
+}
+
+// reconcileLoop runs reconciliations: at most one with each member.
 func (w *wire) reconcileLoop(ctx context.Context) {
-	s := scheduler{running: map[peer.ID]bool{}, again: map[peer.ID]bool{}, ended: make(chan peer.ID)}
+	s := scheduler{running: map[peer.ID]time.Time{}, again: map[peer.ID]bool{}, failing: map[peer.ID]failures{}, ended: make(chan ended)}
 	defer func() {
 		for range s.running {
 			<-s.ended
 		}
 	}()
-	clock := time.NewTimer(w.nextSync())
+	clock, gap := time.NewTimer(w.nextSync()), time.NewTicker(w.cfg.SyncGap)
 	defer clock.Stop()
+	defer gap.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-gap.C:
+			w.startWaiting(ctx, &s)
 		case a := <-w.asks:
 			w.consider(ctx, &s, a)
-		case id := <-s.ended:
-			delete(s.running, id)
+		case end := <-s.ended:
+			delete(s.running, end.id)
+			w.judgeEnd(&s, end)
 			w.startWaiting(ctx, &s)
+		case <-w.sharesNow:
+			w.fetchShares(ctx, &s)
 		case <-clock.C:
 			clock.Reset(w.nextSync())
-			if peers := w.host.Network().Peers(); len(peers) > 0 {
-				w.consider(ctx, &s, ask{peers[mathrand.IntN(len(peers))], true})
+			w.fetchShares(ctx, &s)
+			if id, ok := w.pick(&s); ok {
+				w.consider(ctx, &s, ask{id, true})
 			}
 		}
 	}
@@ -90,6 +119,67 @@ func (w *wire) nextSync() time.Duration {
 	return w.cfg.SyncEvery*3/4 + mathrand.N(w.cfg.SyncEvery/2+1)
 }
 
+// judgeEnd remembers who fails. A reconciliation that broke off and taught something goes on at once: it was the budget,
+// the time or the network that ended it.
+func (w *wire) judgeEnd(s *scheduler, end ended) {
+	if end.err == nil || end.learnt > 0 {
+		delete(s.failing, end.id)
+		if end.err != nil && w.host.Network().Connectedness(end.id) == network.Connected {
+			s.again[end.id] = true
+		}
+		return
+	}
+	f := s.failing[end.id]
+	f.times++
+	pause := min(w.cfg.SyncGap<<min(f.times, 16), w.cfg.SyncEvery)
+	f.until = time.Now().Add(jitter(pause))
+	s.failing[end.id] = f
+}
+
+// pick a connected member by chance; of those that do not fail, where there are any, and every other time of the own
+// zone, with which most is in common.
+func (w *wire) pick(s *scheduler) (peer.ID, bool) {
+	peers := w.host.Network().Peers()
+	self, _ := w.roster().Member(w.id)
+	for _, fits := range []func(peer.ID) bool{
+		func(id peer.ID) bool {
+			return s.failing[id].times == 0 && mathrand.IntN(2) == 0 && w.inZone(id, self.Zone)
+		},
+		func(id peer.ID) bool { return s.failing[id].times == 0 },
+		func(peer.ID) bool { return true },
+	} {
+		var some []peer.ID
+		for _, id := range peers {
+			if fits(id) {
+				some = append(some, id)
+			}
+		}
+		if len(some) > 0 {
+			return some[mathrand.IntN(len(some))], true
+		}
+	}
+	return "", false
+}
+
+func (w *wire) inZone(id peer.ID, zone string) bool {
+	m, ok := w.roster().Member(fleet.MemberID(id.String()))
+	return ok && m.Zone == zone
+}
+
+// fetchShares reconciles with somebody who carries what this member has begun to carry; two, as one may be slow.
+func (w *wire) fetchShares(ctx context.Context, s *scheduler) {
+	w.setMu.RLock()
+	c := w.carries
+	w.setMu.RUnlock()
+	for _, share := range w.told.wants(c) {
+		carriers := w.carriersOf(share)
+		mathrand.Shuffle(len(carriers), func(i, j int) { carriers[i], carriers[j] = carriers[j], carriers[i] })
+		for _, id := range carriers[:min(2, len(carriers))] {
+			w.consider(ctx, s, ask{id, true})
+		}
+	}
+}
+
 func (w *wire) consider(ctx context.Context, s *scheduler, a ask) {
 	if !a.urgent {
 		now := time.Now()
@@ -97,24 +187,42 @@ func (w *wire) consider(ctx context.Context, s *scheduler, a ask) {
 			return
 		}
 		s.next = now.Add(w.cfg.SyncGap)
-		a.peer = w.nearest(a.peer)
+		if a.peer = w.nearest(a.peer); now.Before(s.failing[a.peer].until) {
+			return // the clock asks somebody else
+		}
 	}
 	if a.peer == "" {
 		return
 	}
-	if s.running[a.peer] || len(s.running) >= sessionsAtOnce {
+	if !s.mayStart(a.peer, w.cfg.SyncGap) {
 		s.again[a.peer] = true
 		return
 	}
 	w.start(ctx, s, a.peer)
 }
 
+// mayStart says whether there is room for a reconciliation with a member, and none is running. Those that have been
+// running for longer than gap do not count, or a few slow members would keep all others waiting; and members that
+// fail have half of the room.
+func (s *scheduler) mayStart(id peer.ID, gap time.Duration) bool {
+	if _, running := s.running[id]; running || len(s.running) >= sessionsMost {
+		return false
+	}
+	begun, slow := 0, 0
+	for other, since := range s.running {
+		if time.Since(since) < gap {
+			begun++
+		}
+		if s.failing[other].times > 0 {
+			slow++
+		}
+	}
+	return begun < sessionsAtOnce && (s.failing[id].times == 0 || slow < sessionsMost/2)
+}
+
 func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
 	for id := range s.again {
-		if len(s.running) >= sessionsAtOnce {
-			return
-		}
-		if !s.running[id] {
+		if s.mayStart(id, w.cfg.SyncGap) {
 			delete(s.again, id)
 			w.start(ctx, s, id)
 		}
@@ -123,16 +231,16 @@ func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
 
 // start is called by reconcileLoop, which waits for what it started.
 func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
-	s.running[id] = true
+	s.running[id] = time.Now()
 	go func() {
-		defer func() { s.ended <- id }()
-		err := w.reconcile(ctx, id)
+		learnt, err := w.reconcile(ctx, id)
 		w.counts.sessions.Add(1)
 		if err != nil {
 			w.counts.sessionsFailed.Add(1)
 			w.flood.judge(id, err)
 			w.cfg.Log.V(1).Info("reconciliation failed", "peer", id, "why", err.Error())
 		}
+		s.ended <- ended{id, err, learnt}
 	}()
 }
 
@@ -156,15 +264,76 @@ func (w *wire) nearest(id peer.ID) peer.ID {
 	return peers[mathrand.IntN(len(peers))]
 }
 
+// talk is one end of a reconciliation's stream.
+type talk struct {
+	stream stream
+	in     *bufio.Reader
+	// timeout is for a frame to begin; then it has as long as it takes at slowestRate, once more.
+	timeout time.Duration
+	// bytes sent and received, lengths included; answered: some came.
+	bytes    int
+	answered bool
+}
+
+// stream is what a talk needs of libp2p's.
+type stream interface {
+	io.ReadWriter
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// slowestRate in bytes a second is half of what a site with 64 kbit/s has. Who is slower, or sends a byte now and
+// then, is cut off.
+const slowestRate = 4 << 10
+
+func newTalk(s stream, timeout time.Duration) *talk {
+	return &talk{stream: s, in: bufio.NewReader(s), timeout: timeout}
+}
+
+// until is when a frame of so many bytes has to be through.
+func (t *talk) until(size int) time.Time {
+	return time.Now().Add(t.timeout + time.Duration(size)*time.Second/slowestRate)
+}
+
+func (t *talk) send(f frame) error {
+	if err := t.stream.SetWriteDeadline(t.until(f.size())); err != nil {
+		return err
+	}
+	t.bytes += f.size() + lengthOf(f.size())
+	return writeFrame(t.stream, f)
+}
+
+// receive reads a frame. It is io.EOF only where a frame would begin.
+func (t *talk) receive() (frame, error) {
+	if err := t.stream.SetReadDeadline(t.until(0)); err != nil {
+		return frame{}, err
+	}
+	size, err := readFrameSize(t.in)
+	if err != nil {
+		return frame{}, err
+	}
+	t.answered = true
+	if err := t.stream.SetReadDeadline(t.until(size)); err != nil {
+		return frame{}, err
+	}
+	t.bytes += size + lengthOf(size)
+	return readFrameBody(t.in, size)
+}
+
+// lengthOf is how many bytes a frame's length takes.
+func lengthOf(size int) int { return len(binary.AppendUvarint(nil, uint64(size))) }
+
 // asker is the side of a reconciliation that opened the stream.
 type asker struct {
-	*wire
-	stream network.Stream
-	in     *bufio.Reader
-	salt   lattice.Salt
+	*Node
+	*talk
+	peer fleet.MemberID
+	// met is told who answered.
+	met  func(lifeID, fleet.Digest)
+	salt lattice.Salt
 
-	bytes, records int
-	learnt         []fleet.Record
+	records int
+	learnt  []fleet.Record
 	// settled are positions at which both hold the same since a moment ago.
 	settled map[fleet.Digest]bool
 }
@@ -173,33 +342,58 @@ var errBudget = errors.New("more than one reconciliation may cost; the rest is l
 
 // reconcile makes this member's set and another one's equal, as far as one session goes. What was
 // learnt before an error stays.
-func (w *wire) reconcile(ctx context.Context, id peer.ID) error {
+func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, err error) {
+	member := fleet.MemberID(id.String())
+	end := w.reconciling(member)
+	defer func() { end(err == nil) }()
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
 	defer cancel()
-	stream, err := w.open(ctx, id, syncProtocol)
+	opening, opened := context.WithTimeout(ctx, w.cfg.StreamTimeout)
+	stream, err := w.open(opening, id, syncProtocol)
+	opened()
 	if err != nil {
-		return err
+		if w.speaksOther(id) {
+			w.counts.unspoken.Add(1)
+		}
+		return 0, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
 	defer stop()
-	a := asker{wire: w, stream: stream, in: bufio.NewReader(stream), settled: map[fleet.Digest]bool{}}
+	a := asker{
+		Node: w.Node, talk: newTalk(stream, w.cfg.StreamTimeout), peer: member,
+		met: func(life lifeID, root fleet.Digest) { w.met(stream.Conn(), life, root) },
+	}
 	err = a.run()
 	w.counts.syncBytes.Add(uint64(a.bytes))
 	w.learntBySync(a.learnt)
 	if err != nil {
-		return errors.Join(err, stream.Reset())
+		if !a.answered {
+			// What is remembered may be of an earlier agent with this key: ask for the protocol anew.
+			_ = w.host.Peerstore().RemoveProtocols(id, syncProtocol)
+		}
+		return len(a.learnt), errors.Join(err, stream.Reset())
 	}
-	return stream.Close()
+	w.told.reconciled(member)
+	return len(a.learnt), stream.Close()
+}
+
+// speaksOther says that a member has said which protocols it speaks, and this one is not among them. It is asked again
+// like anyone who fails: it may be replaced by a newer one.
+func (w *wire) speaksOther(id peer.ID) bool {
+	spoken, err := w.host.Peerstore().GetProtocols(id)
+	return err == nil && len(spoken) > 0 && !slices.Contains(spoken, syncProtocol)
 }
 
 // learntBySync tells others what one reconciliation taught, unless it was a newcomer's bulk.
-func (w *wire) learntBySync(learnt []fleet.Record) {
+func (n *Node) learntBySync(learnt []fleet.Record) {
 	if len(learnt) <= regossipMost {
-		w.tell(learnt)
+		n.tell(learnt)
 	}
 }
 
-func (a *asker) run() error {
+func (a *asker) run() (err error) {
+	defer a.recovered(&err)
+	a.settled = map[fleet.Digest]bool{}
 	if _, err := rand.Read(a.salt[:]); err != nil {
 		return err
 	}
@@ -219,20 +413,38 @@ func (a *asker) run() error {
 	return nil
 }
 
-// differing asks what the other carries.
+// recovered turns a panic over what another member sent into the end of its session.
+func (n *Node) recovered(err *error) {
+	if p := recover(); p != nil {
+		n.counts.poisoned.Add(1)
+		*err = fmt.Errorf("panic over what was sent: %v", p)
+		n.cfg.Log.Error(*err, "reconciliation ended")
+	}
+}
+
+// differing tells what is carried here and asks what is carried there, a page of each at a time.
 func (a *asker) differing() ([]lattice.Share, error) {
-	ours := a.carried()
-	answer, err := a.question(sharesFrame(ours))
-	if err != nil {
-		return nil, err
+	ours, theirs := a.carried(), carried{}
+	for i, more := 0, true; more; i++ {
+		page, moreOurs := sharesFrame(ours, i)
+		answer, err := a.question(page)
+		if err != nil {
+			return nil, err
+		}
+		if answer.kind != frameShares {
+			return nil, unexpected(answer)
+		}
+		next, moreTheirs, err := readShares(answer.body)
+		if err != nil {
+			return nil, err
+		}
+		if err := theirs.addPage(next); err != nil {
+			return nil, err
+		}
+		// A page of nothing that is not the last one would go on for ever.
+		more = moreOurs || moreTheirs && len(next.shares) > 0
 	}
-	if answer.kind != frameShares {
-		return nil, unexpected(answer)
-	}
-	theirs, err := readShares(answer.body)
-	if err != nil {
-		return nil, err
-	}
+	a.told.note(a.peer, theirs)
 	return ours.differing(theirs), nil
 }
 
@@ -270,17 +482,13 @@ func (a *asker) runShare(share lattice.Share) error {
 
 // question sends a frame and reads the answer, each within its time.
 func (a *asker) question(f frame) (frame, error) {
-	if err := a.stream.SetDeadline(time.Now().Add(a.cfg.StreamTimeout)); err != nil {
+	if err := a.send(f); err != nil {
 		return frame{}, err
 	}
-	if err := writeFrame(a.stream, f); err != nil {
-		return frame{}, err
-	}
-	answer, err := readFrame(a.in)
+	answer, err := a.receive()
 	if err != nil {
 		return frame{}, err
 	}
-	a.bytes += f.size() + answer.size() + 2 // and the lengths, a byte or more
 	if a.bytes > maxSessionBytes {
 		return frame{}, errBudget
 	}
@@ -289,14 +497,15 @@ func (a *asker) question(f frame) (frame, error) {
 
 func unexpected(f frame) error { return malformedFrame(fmt.Sprintf("frame %d out of turn", f.kind)) }
 
+// hello asks whether what both carry is equal. In sets that are, this is all that is said.
 func (a *asker) hello() (same bool, err error) {
-	root := a.Root()
-	answer, err := a.question(rootFrame(frameHello, root, a.lifeID()))
+	whole, common := a.Root(), a.commonRoot(a.peer, true)
+	answer, err := a.question(rootFrame(frameHello, common, a.lifeID()))
 	if err != nil {
 		return false, err
 	}
 	var life lifeID
-	theirs := root
+	theirs := whole
 	switch answer.kind {
 	case frameSame:
 		same = true
@@ -309,7 +518,7 @@ func (a *asker) hello() (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	a.met(a.stream.Conn(), life, theirs)
+	a.met(life, theirs)
 	return same, nil
 }
 
