@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,16 +184,36 @@ func (w *Sim) rosterOf(i int) mesh.Roster {
 	if w.layout.Near == nil {
 		return w.roster
 	}
-	mine := directory{byID: maps.Clone(w.roster.byID), members: slices.Clone(w.roster.members)}
-	near := w.layout.Near(i)
+	mine := seen{directory: w.roster, members: slices.Clone(w.roster.members), near: map[fleet.MemberID]bool{}}
+	for _, j := range w.layout.Near(i) {
+		mine.near[w.roster.members[j].ID] = true
+	}
 	for j := range mine.members {
-		if !slices.Contains(near, j) {
+		if !mine.near[mine.members[j].ID] {
 			mine.members[j].Addresses = nil
-			mine.byID[mine.members[j].ID] = mine.members[j]
 		}
 	}
 	return mine
 }
+
+// seen is the roster as one member has it: with the addresses of those near it.
+type seen struct {
+	directory
+	members []fleet.Member
+	near    map[fleet.MemberID]bool
+}
+
+// Member by ID.
+func (s seen) Member(id fleet.MemberID) (fleet.Member, bool) {
+	m, ok := s.directory.Member(id)
+	if !s.near[id] {
+		m.Addresses = nil
+	}
+	return m, ok
+}
+
+// Members are all of them.
+func (s seen) Members() []fleet.Member { return s.members }
 
 // Stop ends a member. Its store stays. Stopping twice is stopping once.
 func (w *Sim) Stop(i int) {
