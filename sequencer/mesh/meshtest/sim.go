@@ -5,6 +5,7 @@ package meshtest
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
@@ -215,6 +221,18 @@ func (s seen) Member(id fleet.MemberID) (fleet.Member, bool) {
 // Members are all of them.
 func (s seen) Members() []fleet.Member { return s.members }
 
+// Fill puts records into the store of a stopped member.
+func (w *Sim) Fill(i int, records []fleet.Record) {
+	w.t.Helper()
+	s, err := store.Open(w.members[i].path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := errors.Join(s.Put(records...), s.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // Stop ends a member. Its store stays. Stopping twice is stopping once.
 func (w *Sim) Stop(i int) {
 	m := w.members[i]
@@ -325,4 +343,16 @@ func (w *Sim) Await(what string, every time.Duration, is func() bool) time.Durat
 		time.Sleep(every)
 	}
 	return time.Since(begin)
+}
+
+// Host is a bare libp2p host with the key and at the place of a stopped member: one that can be made to say
+// anything. The caller closes it.
+func (w *Sim) Host(i int) (host.Host, error) {
+	identity, err := crypto.UnmarshalEd25519PrivateKey(w.members[i].key)
+	if err != nil {
+		return nil, err
+	}
+	return libp2p.New(libp2p.Identity(identity), libp2p.Transport(quic.NewTransport), w.wires.transport(i),
+		libp2p.ListenAddrStrings(w.members[i].member.Addresses...),
+		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery())
 }
