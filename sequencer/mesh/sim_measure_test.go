@@ -317,7 +317,7 @@ func rolledOut(t testing.TB, members, rollouts int) (records []fleet.Record) {
 	for i := range members {
 		key, seq := meshtest.Key(i), uint64(0)
 		for n := range rollouts {
-			plan := fleet.DigestOf("plan", []byte{byte(n)})
+			plan := fleet.DigestOf("plan", []byte{byte(n >> 8), byte(n)})
 			for _, kind := range []fleet.FactKind{fleet.Accepted, fleet.Started, fleet.Succeeded, fleet.Soaked} {
 				seq++
 				r := fleet.Record{
@@ -412,11 +412,11 @@ func TestMeasureSlowSite(t *testing.T) {
 		g.Throttle(slow, 64_000)
 		time.Sleep(30 * time.Second)
 		h, err := g.Host(teller)
-		must(t, err)
-		defer func() { must(t, h.Close()) }()
-		m := mouth{t, h}
+		must(g.t, err)
+		defer func() { must(g.t, h.Close()) }()
+		m := mouth{g.t, h}
 		for i := range teller {
-			must(t, h.Connect(t.Context(), infoOf(t, g.Member(i))))
+			must(g.t, h.Connect(g.t.Context(), infoOf(g.t, g.Member(i))))
 		}
 		before, begin := g.Traffic(slow), time.Now()
 		draw, next := rand.New(rand.NewPCG(7, 8)), 0

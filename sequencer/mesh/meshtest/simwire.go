@@ -192,12 +192,15 @@ func (u uplink) RecvPacket(p *simnet.Packet) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	size := address.size + header
+	sent, ok := u.from.up.pass(time.Now(), size)
+	if !ok {
+		u.from.traffic.Lost++
+		return
+	}
 	u.from.traffic.SentBytes += uint64(size)
 	u.from.traffic.SentPackets++
 	to := u.portOf(address.IP)
-	now := time.Now()
-	sent, ok := u.from.up.pass(now, size)
-	if to == nil || !ok || u.cut(u.from.index, to.index) || u.draw.Float64() < u.model.Loss {
+	if to == nil || u.cut(u.from.index, to.index) || u.draw.Float64() < u.model.Loss {
 		u.from.traffic.Lost++
 		return
 	}
