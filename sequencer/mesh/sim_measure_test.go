@@ -183,7 +183,7 @@ func (g *gauge) traffic() (sent, most, lost float64) {
 func (g *gauge) steady() {
 	g.StartAll()
 	g.AwaitConnected()
-	time.Sleep(20 * time.Second)
+	g.Pass(20 * time.Second)
 	_, _, lost := g.traffic()
 	var peers, connected int
 	for i := range g.members {
@@ -207,7 +207,7 @@ func (g *gauge) idle(span time.Duration) (bytes float64, cpu time.Duration) {
 		before[i] = g.Traffic(i)
 	}
 	used := cpuTime()
-	time.Sleep(span)
+	g.Pass(span)
 	cpu = time.Duration(float64(cpuTime()-used) / span.Seconds())
 	var each []float64
 	var packets float64
@@ -238,9 +238,9 @@ func (g *gauge) writes(what string, count int, idleBytes float64, idleCPU time.D
 	begin := time.Now()
 	for range count {
 		write()
-		time.Sleep(time.Second)
+		g.Pass(time.Second)
 	}
-	time.Sleep(2 * time.Second)
+	g.Pass(2 * time.Second)
 	span := time.Since(begin)
 	cpu := cpuTime() - used - time.Duration(float64(idleCPU)*span.Seconds())
 	after, _, _ := g.traffic()
@@ -269,7 +269,7 @@ func (g *gauge) partition(lasts time.Duration) {
 		g.say(west[i])
 		g.say(east[i])
 	}
-	time.Sleep(lasts)
+	g.Pass(lasts)
 	g.Heal()
 	g.tell("halves apart for "+lasts.String(), "healed in %s", g.AwaitEqualRoots().Round(10*time.Millisecond))
 }
@@ -351,13 +351,13 @@ func TestMeasureCatchUp(t *testing.T) {
 					g.Start(i)
 				}
 				g.AwaitConnected()
-				time.Sleep(10 * time.Second)
+				g.Pass(10 * time.Second)
 				g.Throttle(fresh, line)
 				g.Start(fresh)
 				took := g.Await("the fresh member", 10*time.Millisecond, func() bool { return length(g.Node(fresh)) == len(records) })
 				at := g.Traffic(fresh)
 				g.tell("a fresh member", "%d facts, %d B, in %s; it received %d B and sent %d B", len(records), size, took, at.ReceivedBytes, at.SentBytes)
-				time.Sleep(10 * time.Second)
+				g.Pass(10 * time.Second)
 				s := g.Node(fresh).Stats()
 				g.tell("ten seconds later", "%d B received; sessions %d, failed %d", g.Traffic(fresh).ReceivedBytes, s.Sessions, s.SessionsFailed)
 			})
@@ -410,7 +410,7 @@ func TestMeasureSlowSite(t *testing.T) {
 		}
 		g.AwaitConnected()
 		g.Throttle(slow, 64_000)
-		time.Sleep(30 * time.Second)
+		g.Pass(30 * time.Second)
 		h, err := g.Host(teller)
 		must(g.t, err)
 		defer func() { must(g.t, h.Close()) }()
@@ -431,7 +431,7 @@ func TestMeasureSlowSite(t *testing.T) {
 				failed++
 			}
 			next = due
-			time.Sleep(time.Second)
+			g.Pass(time.Second)
 		}
 		after := g.Traffic(slow)
 		span := time.Since(begin).Seconds()

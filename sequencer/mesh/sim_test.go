@@ -130,7 +130,7 @@ func TestSimulatedPartition(t *testing.T) {
 		west, east := half(members)
 		w.Partition(west, east)
 		there, here := w.say(west[draw.IntN(len(west))]), w.say(east[draw.IntN(len(east))])
-		time.Sleep(70 * time.Second)
+		w.Pass(70 * time.Second)
 		if got := w.lacks(there); !slices.Equal(got, east) {
 			t.Errorf("%v lack what the west said, want %v", got, east)
 		}
@@ -180,7 +180,7 @@ func TestSimulatedIslands(t *testing.T) {
 		w.everyoneHasAll()
 		w.Stop(bridge)
 		first, last := w.say(0), w.say(members-1)
-		time.Sleep(time.Minute)
+		w.Pass(time.Minute)
 		if got := w.lacks(first); !slices.Equal(got, span(island, members)) {
 			w.t.Errorf("without the bridge %v lack what the first island said", got)
 		}
@@ -207,7 +207,7 @@ func TestSimulatedOneWayCut(t *testing.T) {
 		w.Cut(func(from, _ int) bool { return from == mute })
 		r := w.say(mute)
 		w.say(0)
-		time.Sleep(50 * time.Second)
+		w.Pass(50 * time.Second)
 		if got := w.lacks(r); len(got) != members-1 {
 			w.t.Errorf("%d members lack what nobody could hear, want %d", len(got), members-1)
 		}
@@ -265,7 +265,7 @@ func TestSimulatedStorms(t *testing.T) {
 					w.say(i)
 				}
 			}
-			time.Sleep(time.Duration(draw.IntN(40)) * time.Second)
+			w.Pass(time.Duration(draw.IntN(40)) * time.Second)
 		}
 		w.Heal()
 		w.StartAll()

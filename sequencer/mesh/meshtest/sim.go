@@ -244,11 +244,6 @@ func (w *Sim) Stop(i int) {
 	w.wires.unplug(i)
 }
 
-// Vanish takes a member off the network for good, without a word to anyone: it does not know itself.
-func (w *Sim) Vanish(gone int) {
-	w.Cut(func(from, to int) bool { return from == gone || to == gone })
-}
-
 // Partition loses every packet between members of different sides. Who is in no side is on one of their own.
 func (w *Sim) Partition(sides ...[]int) {
 	side := make([]int, len(w.members))
@@ -266,6 +261,9 @@ func (w *Sim) Cut(lost func(from, to int) bool) {
 	defer w.wires.mu.Unlock()
 	w.wires.cut = lost
 }
+
+// Pass lets virtual time go by.
+func (w *Sim) Pass(d time.Duration) { time.Sleep(d) }
 
 // Heal lets everyone reach everyone again. Nobody is told.
 func (w *Sim) Heal() { w.Cut(func(int, int) bool { return false }) }
