@@ -98,16 +98,16 @@ func (a *arrivals) quantiles() string {
 type gauge struct {
 	*simulated
 	arrivals *arrivals
-	real     time.Duration
+	wall     time.Duration
 	begun    time.Time
 }
 
 // measure simulates a fleet and shows what that cost.
 func measure(t *testing.T, model meshtest.Model, layout meshtest.Layout, test func(*gauge)) {
 	t.Helper()
-	real, cpu := realTime(), cpuTime()
+	wall, cpu := realTime(), cpuTime()
 	synctest.Test(t, func(t *testing.T) {
-		g := &gauge{arrivals: newArrivals(), begun: time.Now(), real: real}
+		g := &gauge{arrivals: newArrivals(), begun: time.Now(), wall: wall}
 		configure := layout.Configure
 		layout.Configure = func(i int, c *mesh.Config) {
 			if configure != nil {
@@ -126,12 +126,12 @@ func measure(t *testing.T, model meshtest.Model, layout meshtest.Layout, test fu
 		test(g)
 		g.tell("virtual time", "%s", time.Since(g.begun).Round(time.Second))
 	})
-	t.Logf("%-28s %s, CPU %s, resident %d MiB", "real time", (realTime() - real).Round(time.Second), (cpuTime() - cpu).Round(time.Second), resident()>>20)
+	t.Logf("%-28s %s, CPU %s, resident %d MiB", "real time", (realTime() - wall).Round(time.Second), (cpuTime() - cpu).Round(time.Second), resident()>>20)
 }
 
 func (g *gauge) tell(what, format string, args ...any) {
 	g.t.Helper()
-	g.t.Logf("%-28s %s  [%s]", what, fmt.Sprintf(format, args...), (realTime() - g.real).Round(time.Second))
+	g.t.Logf("%-28s %s  [%s]", what, fmt.Sprintf(format, args...), (realTime() - g.wall).Round(time.Second))
 }
 
 // realTime and cpuTime are not the bubble's.
