@@ -6,6 +6,7 @@ ONCE ?=
 DIR ?=
 SIZES ?=
 SEEDS ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -41,6 +42,10 @@ bench-fleet: ## a fleet on this machine, measured: commit to ready beside kubect
 .PHONY: sim-mesh
 sim-mesh: ## the mesh on a simulated network in virtual time, measured (SIZES=100,300,1000 hosts; SEEDS=20)
 	@.ci/sim-mesh "$(SIZES)" "$(SEEDS)"
+
+.PHONY: bench-state
+bench-state: ## the fleet's state beside etcd and go-ds-crdt, about ten minutes (ARGS=-short: fewer of everything)
+	@.ci/bench-state $(ARGS)
 
 .PHONY: generate
 generate: ## what is generated from api/v1alpha1: deep copies and CRDs

@@ -27,7 +27,7 @@ func (k Kind) Quota() int {
 	case KindFact:
 		return 4096 // eight milestones of 512 rollouts
 	case KindSeal:
-		return 512 * SealsKept
+		return 512 * SealsKept // of each rollout the newest
 	case KindCommand, KindProof:
 		return 1024
 	case KindRegister, KindRollup:

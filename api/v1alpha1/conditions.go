@@ -83,7 +83,8 @@ const (
 	ReasonIneligible               = "Ineligible"               // this member left the plan
 
 	// FleetMember Ready.
-	ReasonHeard = "Heard" // a heartbeat arrived lately
+	ReasonHeard = "Heard" // a beat or a heartbeat arrived lately
+	ReasonLost  = "Lost"  // members next to it do not hear it any more
 
 	// Paused.
 	ReasonAnnotation = "Annotation" // fleet.flotilla.dev/pause

@@ -11,7 +11,7 @@ import (
 )
 
 // insert puts in a record under a key that is free.
-func (s *Set) insert(r *fleet.Record) {
+func (s *Set) insert(r *fleet.Record, ends int64) {
 	w := s.writers[r.Writer]
 	if w == nil {
 		w = &writer{id: r.Writer}
@@ -24,7 +24,7 @@ func (s *Set) insert(r *fleet.Record) {
 		w.rows = append(w.rows, in)
 	}
 	e := &entry{position: Position(r.Writer, r.Kind, r.Key), row: in, key: unique.Make(r.Key)}
-	e.hold(r)
+	e.hold(r, ends)
 	in.put(e)
 	w.index(e)
 	s.trie(e, true).insert(e, 0)
@@ -34,10 +34,10 @@ func (s *Set) insert(r *fleet.Record) {
 }
 
 // replace puts a record in the place of an older one under its key.
-func (s *Set) replace(e *entry, r *fleet.Record) {
+func (s *Set) replace(e *entry, r *fleet.Record, ends int64) {
 	s.loseEffect(e)
 	e.row.writer.unindex(e)
-	e.hold(r)
+	e.hold(r, ends)
 	e.row.writer.index(e)
 	s.trie(e, false).touch(e.position, 0)
 	s.settled = false

@@ -81,7 +81,7 @@ func (s *Set) Add(r fleet.Record) Change {
 	}
 	change := Change{News: true}
 	if p.held != nil {
-		s.replace(p.held, &r)
+		s.replace(p.held, &r, p.ends)
 	} else {
 		for _, e := range p.evicted {
 			change.Dropped = append(change.Dropped, e.record())
@@ -89,7 +89,7 @@ func (s *Set) Add(r fleet.Record) Change {
 		for _, e := range p.evicted {
 			s.remove(e)
 		}
-		s.insert(&r)
+		s.insert(&r, p.ends)
 	}
 	if r.Kind == fleet.KindFloor {
 		change.Dropped = append(change.Dropped, s.retire(s.writers[r.Writer], r.Key)...)
@@ -119,13 +119,17 @@ type place struct {
 	evicted []*entry
 	// over: the writer has more than its quota.
 	over bool
+	// ends is the record's last day; zero for what stays.
+	ends int64
 }
 
 // place decides about a record and changes nothing.
 func (s *Set) place(r *fleet.Record) place {
 	w := s.writers[r.Writer]
 	if w == nil {
-		return place{verdict: s.orEnded(r)}
+		p := place{}
+		s.time(r, &p)
+		return p
 	}
 	p := place{row: w.row(r.Kind, r.Scope())}
 	if p.row != nil {
@@ -141,20 +145,22 @@ func (s *Set) place(r *fleet.Record) place {
 		p.verdict = unwelcome
 		return p
 	}
-	if p.verdict = s.orEnded(r); p.verdict == welcome && p.row != nil && p.held == nil {
+	if s.time(r, &p); p.verdict == welcome && p.row != nil && p.held == nil {
 		p.row.room(r.Key, &p)
 	}
 	return p
 }
 
-func (s *Set) orEnded(r *fleet.Record) verdict {
-	if !r.Kind.IsRegister() || s.day == 0 {
-		return welcome
+// time says how long a record has: none where it has ended.
+func (s *Set) time(r *fleet.Record, p *place) {
+	if !r.Kind.IsRegister() {
+		return
 	}
-	if last, ok := r.Expires(); ok && last < s.day {
-		return unwelcome
+	if last, ok := r.Expires(); ok {
+		if p.ends = last; last < s.day {
+			p.verdict = unwelcome
+		}
 	}
-	return welcome
 }
 
 // Merge joins another set into this one and gives the records that changed it, in All's order.

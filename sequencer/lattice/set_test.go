@@ -15,8 +15,6 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/lattice/latticetest"
 )
 
-func TestSetObeysTheLaws(t *testing.T) { latticetest.Laws(t, lattice.New) }
-
 func register(key string, epoch, seq uint64) fleet.Record {
 	return fleet.Record{Writer: writer, Kind: fleet.KindRegister, Key: key, Epoch: epoch, Seq: seq, Sig: make([]byte, 64)}
 }
@@ -163,17 +161,5 @@ func TestWhoLeftStaysReadable(t *testing.T) {
 	newcomer.Merge(old)
 	if old.Root() != newcomer.Root() || old.Root() == full {
 		t.Error("who came back does not count again")
-	}
-}
-
-func BenchmarkAddAndRoot(b *testing.B) {
-	s := lattice.New()
-	for i := range 10_000 {
-		s.Add(register(fmt.Sprint(i), 1, 1))
-	}
-	s.Root()
-	for i := 0; b.Loop(); i++ {
-		s.Add(register(fmt.Sprint(i%10_000), 1, uint64(i+2)))
-		s.Root()
 	}
 }

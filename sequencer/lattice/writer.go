@@ -44,14 +44,11 @@ func (e *entry) record() fleet.Record {
 }
 
 // hold takes the record in. A key, once there, stays.
-func (e *entry) hold(r *fleet.Record) {
+func (e *entry) hold(r *fleet.Record, ends int64) {
 	e.fleet = unique.Make(r.Fleet)
 	e.epoch, e.seq, e.digest = r.Epoch, r.Seq, fleet.Digest{}
 	e.tail = append(append(make([]byte, 0, len(r.Body)+len(r.Sig)), r.Body...), r.Sig...)
-	e.body, e.ends = int32(len(r.Body)), 0
-	if last, ok := r.Expires(); ok {
-		e.ends = last
-	}
+	e.body, e.ends = int32(len(r.Body)), ends
 }
 
 func (e *entry) recordDigest() fleet.Digest {

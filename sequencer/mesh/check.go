@@ -19,6 +19,8 @@ const (
 	// known, stale: nothing to learn, so nothing was verified.
 	known
 	stale
+	// flood: more notices than one writer, or all, may have heard at once.
+	flood
 	// stranger, version: not for us to judge. The sender may know more than we do: a newer roster, a
 	// newer version.
 	stranger
@@ -112,6 +114,8 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 		return &c.known
 	case stale:
 		return &c.stale
+	case flood:
+		return &c.noticesRefused
 	case stranger:
 		return &c.stranger
 	case version:

@@ -37,6 +37,9 @@ func (w *wire) recheck() {
 	w.rechecks.Add(1)
 	wake(w.dialNow)
 	wake(w.zonesNow)
+	if interval := w.ownInterval(); w.interval.Swap(int64(interval)) != int64(interval) {
+		wake(w.retime)
+	}
 }
 
 // dial keeps a connection to every member that has addresses. The state of all attempts is this

@@ -107,7 +107,7 @@ func (w *wire) updateZones(ctx context.Context) {
 // followZone joins the two topics of a zone until leave is called.
 func (w *wire) followZone(ctx context.Context, zone string) (leave func(), err error) {
 	records, heartbeats := topicNames(w.cfg.Fleet, zone)
-	leaveHeartbeats, err := w.follow(ctx, heartbeats, w.validateHeartbeat, w.heardHeartbeat)
+	leaveHeartbeats, err := w.follow(ctx, heartbeats, w.validateHeartbeat, w.heardSign)
 	if err != nil {
 		return nil, err
 	}

@@ -42,9 +42,10 @@ type wire struct {
 	topics topicTable
 	// zones that are followed, and how to leave each: first Run's, then followZones' alone.
 	zones map[string]func()
-	// dialNow and zonesNow wake a loop: the roster or the connections are others.
-	dialNow, zonesNow chan struct{}
-	rechecks          atomic.Uint64
+	// dialNow, zonesNow and tendNow wake a loop: the roster or the connections are others. beatNow asks for a
+	// heartbeat at once, retime for another interval.
+	dialNow, zonesNow, tendNow, beatNow, retime chan struct{}
+	rechecks                                    atomic.Uint64
 
 	// handlersMu guards closing and the start of handlers, which are libp2p's goroutines: none begins
 	// once close has begun, and close waits for the others.
@@ -52,10 +53,19 @@ type wire struct {
 	closing    bool
 	handlers   sync.WaitGroup
 	serving    map[peer.ID]bool
+	links      map[peer.ID]int
 
 	// behindMu guards behind: which life is behind each connection, as far as it has said hello.
 	behindMu sync.Mutex
 	behind   map[string]lifeID
+
+	// doubleAt is when another agent with this key was answered last: 0 if none was ever heard of, 1 if one was never
+	// answered.
+	doubleAt atomic.Int64
+	// voice is this member's last heartbeat.
+	voice atomic.Pointer[voice]
+	// interval of this member's heartbeats when it was asked for last.
+	interval atomic.Int64
 }
 
 // connect builds the host and its protocols.
@@ -70,6 +80,10 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		asks:     make(chan ask, 256),
 		dialNow:  make(chan struct{}, 1),
 		zonesNow: make(chan struct{}, 1),
+		tendNow:  make(chan struct{}, 1),
+		beatNow:  make(chan struct{}, 1),
+		retime:   make(chan struct{}, 1),
+		links:    map[peer.ID]int{},
 		serving:  map[peer.ID]bool{},
 		behind:   map[string]lifeID{},
 		topics:   topicTable{joined: map[string]*pubsub.Topic{}},
@@ -80,6 +94,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 	}
 	w.handle(syncProtocol, w.serveSync)
 	w.handle(blobProtocol, w.serveBlob)
+	w.handle(beatProtocol, w.serveBeat)
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { w.connected(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { w.disconnected(c) },
@@ -129,6 +144,7 @@ func (w *wire) connected(c network.Conn) {
 		w.askFor(ask{peer: c.RemotePeer(), urgent: true})
 	}
 	wake(w.dialNow)
+	wake(w.tendNow)
 }
 
 func (w *wire) disconnected(c network.Conn) {
@@ -138,12 +154,18 @@ func (w *wire) disconnected(c network.Conn) {
 	wake(w.dialNow)
 }
 
-// met notes which life of a member is behind a connection, and ends its connections to other lives. After a
-// restart they are dead and only not known to be; gossipsub would go on speaking into them, as it keeps one
-// stream for each peer. Two agents with one key take each other's connections in turn, which flags them.
+// met notes which life of a member is behind a connection, and what it showed.
 func (w *wire) met(c network.Conn, life lifeID, root fleet.Digest) {
+	member := fleet.MemberID(c.RemotePeer().String())
+	w.life.met(member, life, root, w.sameAs(member, shownWhole(root)), w.now())
+	w.endOthers(c, life)
+}
+
+// endOthers ends the connections to other lives of a member than the one behind this one. After a restart they are
+// dead and only not known to be; gossipsub would go on speaking into them, as it keeps one stream for each peer. Two
+// agents with one key take each other's connections in turn, which flags them; then both may stay.
+func (w *wire) endOthers(c network.Conn, life lifeID) {
 	id := c.RemotePeer()
-	w.life.met(fleet.MemberID(id.String()), life, root, w.cfg.Now())
 	var dead []network.Conn
 	w.behindMu.Lock()
 	if !c.IsClosed() {
@@ -155,6 +177,9 @@ func (w *wire) met(c network.Conn, life lifeID, root fleet.Digest) {
 		}
 	}
 	w.behindMu.Unlock()
+	if w.life.flagged(fleet.MemberID(id.String()), w.now()) {
+		return
+	}
 	for _, other := range dead {
 		_ = other.Close()
 	}
@@ -224,7 +249,7 @@ func listen(h host.Host, addresses []string) error {
 // connections from one address, where a whole site of members may stand behind one.
 func (n *Node) resourceLimits() (network.ResourceManager, error) {
 	const (
-		members   = 4096 // connections; also streams x 4: two of gossip, one sync, one blob
+		members   = 4096 // connections; also streams x 4: two of gossip, one of beats, one sync or blob
 		perPeer   = 8    // both ends dial, over two transports, while an old connection dies
 		perSource = 1024 // connections from one address
 		memory    = 512 << 20

@@ -5,12 +5,13 @@
 // A [Node] keeps a member's copy of the fleet's state and lets it converge with everyone else's, with
 // no member in the middle. What a member says is a signed record. It is on its own disk before anybody
 // hears of it, travels by gossip, and is repaired by reconciliation: on every new connection, every so
-// often with a random member, and when a heartbeat shows that another member holds a different set.
+// often with a random member, and when a beat or a heartbeat shows that another member holds a different set.
 // Gossip may lose anything; reconciliation is what makes the sets equal.
 //
 // Every record from outside passes the same checks, whichever way it came (check.go). Who is not on the
 // roster is not even connected (host.go). In the order of reading: config.go, mesh.go, commit.go,
-// check.go, gossip.go, sync.go, peers.go.
+// check.go, gossip.go, sync.go, peers.go;
+// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
 package mesh
 
 import (
@@ -22,6 +23,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -55,6 +57,9 @@ type Node struct {
 	fresh  queue[fleet.Record] // for OnNews
 	outbox queue[fleet.Record] // for gossip
 	life   lives
+	// born is New's moment, counted the last counter of a beat or a heartbeat.
+	born    time.Time
+	counted atomic.Uint64
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -73,8 +78,9 @@ func New(cfg Config) (*Node, error) {
 		fresh:  newQueue[fleet.Record](),
 		outbox: newQueue[fleet.Record](),
 		ready:  make(chan struct{}),
+		born:   time.Now(),
 	}
-	n.life.begin(cfg.Now(), cfg.Heartbeat)
+	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)
 	if _, err := rand.Read(n.nonce[:]); err != nil {
 		return nil, fmt.Errorf("mesh: drawing a nonce: %w", err)
@@ -201,7 +207,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var work sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		n.tellNews, w.ingest, w.tellOthers, w.followZones, w.beat, w.dial, w.reconcileLoop,
+		n.tellNews, w.ingest, w.tellOthers, w.followZones, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
 	} {
 		work.Go(func() { loop(ctx) })
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +24,21 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if given := os.Getenv(childAddresses); given != "" {
+		parts := strings.Split(given, ";")
+		var dial [][]string
+		for _, list := range parts[1:] {
+			dial = append(dial, strings.Split(list, ","))
+		}
+		if err := child(parts[0], dial); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -274,6 +274,37 @@ func (g *gauge) partition(lasts time.Duration) {
 	g.tell("halves apart for "+lasts.String(), "healed in %s", g.AwaitEqualRoots().Round(10*time.Millisecond))
 }
 
+// vanish measures how long it takes until the others know that a member is off the network.
+func (g *gauge) vanish() {
+	gone := g.Member(g.members / 2).ID
+	g.Cut(func(from, to int) bool { return from == g.members/2 || to == g.members/2 })
+	begin := time.Now()
+	noticed := map[int]time.Duration{}
+	g.Await("that all notice", 100*time.Millisecond, func() bool {
+		for i := range g.members {
+			if _, done := noticed[i]; !done && i != g.members/2 && lost(g.Node(i), gone) {
+				noticed[i] = time.Since(begin)
+			}
+		}
+		return len(noticed) == g.members-1
+	})
+	at := &arrivals{}
+	for _, d := range noticed {
+		at.took = append(at.took, d)
+	}
+	g.tell("a vanished member noticed", "%s members", at.quantiles())
+	g.Heal()
+}
+
+func lost(n *mesh.Node, id fleet.MemberID) bool {
+	for _, p := range n.Peers() {
+		if p.Member.ID == id {
+			return p.Presence == mesh.Doubted
+		}
+	}
+	return false
+}
+
 func sizes(t *testing.T) (hosts []int) {
 	t.Helper()
 	text := os.Getenv("FLOTILLA_MESH_SIZES")
@@ -298,6 +329,8 @@ func TestMeasureFleet(t *testing.T) {
 				bytes, cpu := g.idle(time.Minute)
 				g.facts(30, bytes, cpu)
 				g.registers(20, bytes, cpu)
+				g.vanish()
+				g.AwaitConnected()
 				g.partition(time.Minute)
 			})
 		})

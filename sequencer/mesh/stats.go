@@ -11,9 +11,12 @@ type Stats struct {
 	// GossipReceived are messages that came to a validator, Heartbeats those of them that were heartbeats
 	// worth hearing.
 	GossipReceived, Heartbeats uint64
+	// Beats are those that came from neighbours. Notices are losses told by this member, NoticesHeard those told by
+	// others, NoticesRefused those over what one writer, or all, may say.
+	Beats, Notices, NoticesHeard, NoticesRefused uint64
 
-	// Known are records held already; Stale are older registers, later milestones and old
-	// heartbeats. Neither is verified.
+	// Known are records held already; Stale are older registers, later milestones, old
+	// heartbeats and old notices. Neither is verified.
 	Known, Stale uint64
 
 	// Refused, by reason. TooLarge counts messages and records over their bounds; a message over
@@ -44,6 +47,7 @@ type Stats struct {
 type counters struct {
 	published, gossiped, synced                                      atomic.Uint64
 	gossipReceived, heartbeats                                       atomic.Uint64
+	beats, notices, noticesHeard, noticesRefused                     atomic.Uint64
 	known, stale                                                     atomic.Uint64
 	tooLarge, malformed, otherFleet, stranger, badSignature, version atomic.Uint64
 	undelivered, unstored, quarantined                               atomic.Uint64
@@ -59,6 +63,8 @@ func (n *Node) Stats() Stats {
 	return Stats{
 		Published: c.published.Load(), Gossiped: c.gossiped.Load(), Synced: c.synced.Load(),
 		GossipReceived: c.gossipReceived.Load(), Heartbeats: c.heartbeats.Load(),
+		Beats: c.beats.Load(), Notices: c.notices.Load(),
+		NoticesHeard: c.noticesHeard.Load(), NoticesRefused: c.noticesRefused.Load(),
 		Known: c.known.Load(), Stale: c.stale.Load(),
 		TooLarge: c.tooLarge.Load(), Malformed: c.malformed.Load(), OtherFleet: c.otherFleet.Load(),
 		Stranger: c.stranger.Load(), BadSignature: c.badSignature.Load(), Version: c.version.Load(),

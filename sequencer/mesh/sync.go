@@ -137,8 +137,9 @@ func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 
 // differs asks again, as it may have been a while since the heartbeat.
 func (w *wire) differs(id peer.ID) bool {
-	root, ok := w.life.root(fleet.MemberID(id.String()))
-	return ok && root != w.Root()
+	member := fleet.MemberID(id.String())
+	shown, ok := w.life.root(member)
+	return ok && !w.sameAs(member, shown)
 }
 
 // nearest is the member itself where it is connected, else somebody between: whoever it is, is as likely to

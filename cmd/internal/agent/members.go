@@ -19,10 +19,6 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
 )
 
-// unheardAfter three heartbeats a member is said not to be heard. It is a local judgement, and no news is
-// not bad news: Ready becomes Unknown, never False.
-const unheardAfter = 3 * 5 * time.Second
-
 // Members shows the roster in this cluster, as copies, with what this member hears of each.
 type Members struct {
 	Client client.Client
@@ -125,14 +121,20 @@ func isHomeMember(m *v1alpha1.FleetMember) bool {
 	return !ok || origin == v1alpha1.OriginLocal
 }
 
-func heard(s *mesh.PeerState) bool { return s.Heard && s.Silence < unheardAfter }
+func heard(s *mesh.PeerState) bool { return s.Presence == mesh.Heard }
 
+// heardCondition is a local judgement. No news is not bad news, and bad news is what others say: Ready becomes Unknown,
+// never False.
 func heardCondition(s *mesh.PeerState, self bool) metav1.Condition {
 	switch {
 	case self:
 		return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonHeard, "this member")
 	case heard(s):
 		return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonHeard, "heard within three heartbeats")
+	case s.Presence == mesh.Doubted:
+		return condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonLost, "members next to it do not hear it any more")
+	case s.Presence == mesh.Unheard:
+		return condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonNotHeard, "not heard since this agent began; no news is not bad news")
 	}
 	return condition(v1alpha1.ConditionReady, metav1.ConditionUnknown, v1alpha1.ReasonNotHeard, "no heartbeat for three intervals; no news is not bad news")
 }

@@ -56,7 +56,7 @@ func export(t *testing.T, s *site) *exporter {
 
 // Peers of the member: of three, one is connected and two were heard, one of them long ago.
 func (e *exporter) Peers() []mesh.PeerState {
-	return []mesh.PeerState{{Connected: true, Heard: true}, {Heard: true, Silence: time.Hour}, {}}
+	return []mesh.PeerState{{Presence: mesh.Heard, Connected: true, Heard: true}, {Presence: mesh.Quiet, Heard: true, Silence: time.Hour}, {}}
 }
 
 // turns of all members; this one's are counted.

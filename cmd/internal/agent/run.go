@@ -416,13 +416,10 @@ func (r *running) wire(p parts) {
 func (r *running) heard() Heard {
 	h := Heard{Since: map[fleet.MemberID]time.Duration{}}
 	peers := r.node.Peers()
-	h.Alone = len(peers) > 0
+	h.Alone = r.node.Self().Presence == mesh.Alone
 	for i := range peers {
 		if peers[i].Heard {
 			h.Since[peers[i].Member.ID] = peers[i].Silence
-		}
-		if heard(&peers[i]) || peers[i].Connected {
-			h.Alone = false
 		}
 	}
 	return h

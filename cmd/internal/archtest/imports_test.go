@@ -120,7 +120,7 @@ var rules = slices.Concat([]rule{
 		because: "they are files to install; code that does something with them is in cmd/internal",
 	},
 	{
-		name: "commands", in: []string{"cmd/..."}, except: []string{"cmd/internal/...", "cmd/devfleet/..."},
+		name: "commands", in: []string{"cmd/..."}, except: []string{"cmd/internal/...", "cmd/devfleet/...", "cmd/statebench/..."},
 		never:   []string{"./source/...", "./selection/...", "./specialize/...", "./sequencer/...", "./delivery/..."},
 		because: "a command reads its flags and calls cmd/internal, where the same thing can be tested and simulated",
 	},
@@ -138,6 +138,20 @@ var rules = slices.Concat([]rule{
 		never:   []string{"./cmd/devfleet/..."},
 		tests:   true,
 		because: "its module is all of Kubernetes; tests start its binary instead",
+	},
+	{
+		name: "statebench", in: []string{"cmd/statebench/..."},
+		never: []string{
+			"./source/...", "./selection/...", "./specialize/...", "./delivery/...", "./cmd/...",
+		},
+		tests:   true,
+		because: "it measures the mesh and its store beside others, as anyone could who imports them",
+	},
+	{
+		name: "statebench-apart", in: []string{"..."}, except: []string{"cmd/statebench/..."},
+		never:   []string{"./cmd/statebench/...", "go.etcd.io/etcd/client/...", "github.com/ipfs/...", "github.com/hsanjuan/..."},
+		tests:   true,
+		because: "its module has a whole etcd and another CRDT in it; nothing of ours is built on either",
 	},
 	{
 		name: "commands-on-top", in: []string{"api/...", "source/...", "selection/...", "specialize/...", "sequencer/...", "delivery/..."},
@@ -189,7 +203,7 @@ var rules = slices.Concat([]rule{
 		because: "whoever needs a payload asks source.Source, or OCI will never be one",
 	},
 	{
-		name: "libp2p-in-one-package", in: []string{"..."}, except: []string{"sequencer/mesh/...", "cmd/internal/sim/..."},
+		name: "libp2p-in-one-package", in: []string{"..."}, except: []string{"sequencer/mesh/...", "cmd/internal/sim/...", "cmd/statebench/..."},
 		never:   []string{"github.com/libp2p/...", "github.com/multiformats/..."},
 		because: "a member is a fleet.MemberID everywhere else, so that the mesh can be replaced",
 	},

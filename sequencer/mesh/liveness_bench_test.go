@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// BenchmarkLiveness is a model, without libp2p: the judgement and the pace of this package, over links that lose 5 % of
+// all messages and deliver the others after 20 to 80 ms, and bring none again. Each iteration is six minutes of
+// 1,000 members that all live, a hundred node-hours; at the end 100 vanish at once. It reports
+//
+//	false/10^4nh   judgements of one member about another one that lives: doubted, or quiet
+//	cut/10^4nh     links given up between two that live
+//	p50-s, p99-s, max-s   from vanishing until one of the others doubts, over all pairs
+//	beat-B/s, gossip-B/s  received by one member, while all live, with 60 B around each packet
+func BenchmarkLiveness(b *testing.B) {
+	m := newModel(1000, 8, 0.05)
+	m.run(time.Minute) // until every link is up
+	m.judgeQuiet()
+	m.wrong, m.cuts, m.beatBytes, m.gossipBytes = 0, 0, 0, 0
+	rounds := 0
+	for b.Loop() {
+		m.run(6 * time.Minute)
+		m.judgeQuiet()
+		rounds++
+	}
+	nodeHours := float64(rounds*len(m.members)) / 10
+	b.ReportMetric(float64(m.wrong)/nodeHours*1e4, "false/10^4nh")
+	b.ReportMetric(float64(m.cuts)/nodeHours*1e4, "cut/10^4nh")
+	b.ReportMetric(float64(m.beatBytes)/nodeHours/3600, "beat-B/s")
+	b.ReportMetric(float64(m.gossipBytes)/nodeHours/3600, "gossip-B/s")
+	for i := range 100 {
+		m.members[i].gone = true
+	}
+	gone := m.now
+	m.run(2 * time.Minute)
+	var spans []float64
+	for _, at := range m.noticedAt {
+		spans = append(spans, (at - gone).Seconds())
+	}
+	slices.Sort(spans)
+	if len(spans) == 0 {
+		b.Fatal("nobody noticed")
+	}
+	at := func(share float64) float64 { return spans[int(share*float64(len(spans)-1))] }
+	b.ReportMetric(at(0.5), "p50-s")
+	b.ReportMetric(at(0.99), "p99-s")
+	b.ReportMetric(at(1), "max-s")
+	b.ReportMetric(float64(100*900-len(spans)), "unnoticed")
+}
+
+// TestModel: what the benchmark runs, smaller, and that it finds what it looks for.
+func TestModel(t *testing.T) {
+	m := newModel(40, 6, 0.05)
+	m.run(5 * time.Minute)
+	m.judgeQuiet()
+	if m.wrong > 0 {
+		t.Errorf("%d false judgements", m.wrong)
+	}
+	for i := range 3 {
+		m.members[i].gone = true
+	}
+	m.run(time.Minute)
+	if got := len(m.noticedAt); got != 3*37 {
+		t.Errorf("%d judgements about the vanished, want %d", got, 3*37)
+	}
+	deaf := newModel(40, 6, 0.6)
+	deaf.run(2 * time.Minute)
+	if deaf.cuts == 0 {
+		t.Error("links that lose 60 % are never cut: the model loses nothing")
+	}
+}
+
+type model struct {
+	now     moment
+	events  events
+	members []*modelled
+	loss    float64
+	random  *rand.Rand
+
+	wrong, cuts            int
+	beatBytes, gossipBytes int
+	// doubts are those that stand, of the living; noticedAt is when one of the vanished was doubted first.
+	doubts    map[[2]int]bool
+	noticedAt map[[2]int]moment
+}
+
+type modelled struct {
+	lives
+	id         fleet.MemberID
+	gone       bool
+	neighbours []*wireEnd
+	beatAt     moment // of the last heartbeat
+	said       uint64
+	index      map[fleet.MemberID]int
+}
+
+// wireEnd is one end of a link.
+type wireEnd struct {
+	from, to      int
+	other         *wireEnd
+	sent, heardAt moment
+	timer         int // the one that counts; those set before do not
+}
+
+type event struct {
+	at moment
+	do func()
+}
+
+// events are a heap, the next one on top. It is written out as most of the model's time goes here.
+type events []event
+
+func (e *events) push(v event) {
+	*e = append(*e, v)
+	h := *e
+	for i := len(h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if h[up].at <= h[i].at {
+			return
+		}
+		h[up], h[i], i = h[i], h[up], up
+	}
+}
+
+func (e *events) pop() event {
+	h := *e
+	top, last := h[0], len(h)-1
+	h[0], h[last] = h[last], event{}
+	*e = h[:last]
+	h = h[:last]
+	for i := 0; ; {
+		down := 2*i + 1
+		if down+1 < last && h[down+1].at < h[down].at {
+			down++
+		}
+		if down >= last || h[i].at <= h[down].at {
+			return top
+		}
+		h[down], h[i], i = h[i], h[down], down
+	}
+}
+
+func newModel(size, degree int, loss float64) *model {
+	m := &model{
+		loss: loss, random: rand.New(rand.NewPCG(1, 2)), doubts: map[[2]int]bool{}, noticedAt: map[[2]int]moment{},
+	}
+	index := map[fleet.MemberID]int{}
+	for i := range size {
+		n := &modelled{id: fleet.MemberID(fmt.Sprint(i)), index: index}
+		index[n.id] = i
+		n.begin(n.id, lan)
+		m.members = append(m.members, n)
+	}
+	linked := map[[2]int]bool{}
+	for i := range size {
+		for len(m.members[i].neighbours) < degree && m.random.IntN(4*degree) > 0 {
+			j := m.random.IntN(size)
+			if i == j || linked[[2]int{i, j}] || len(m.members[j].neighbours) > degree {
+				continue
+			}
+			linked[[2]int{i, j}], linked[[2]int{j, i}] = true, true
+			a, b := &wireEnd{from: i, to: j}, &wireEnd{from: j, to: i}
+			a.other, b.other = b, a
+			m.members[i].neighbours, m.members[j].neighbours = append(m.members[i].neighbours, a), append(m.members[j].neighbours, b)
+			m.after(m.draw(lan.beat), func() { m.beats(a, a.timer) })
+			m.after(m.draw(lan.beat), func() { m.beats(b, b.timer) })
+		}
+	}
+	for i := range size {
+		m.after(m.draw(lan.tick()), func() { m.ticks(i) })
+		m.after(m.draw(lan.interval(size)), func() { m.heartbeats(i) })
+	}
+	return m
+}
+
+func (m *model) draw(below time.Duration) time.Duration {
+	return time.Duration(m.random.Int64N(int64(below) + 1))
+}
+
+func (m *model) after(d time.Duration, do func()) { m.events.push(event{m.now + d, do}) }
+
+func (m *model) run(d time.Duration) {
+	for end := m.now + d; len(m.events) > 0 && m.events[0].at < end; {
+		e := m.events.pop()
+		m.now = e.at
+		e.do()
+	}
+}
+
+// travels loses a message, or delivers it after a while.
+func (m *model) travels(deliver func()) {
+	if m.random.Float64() >= m.loss {
+		m.after(20*time.Millisecond+m.draw(60*time.Millisecond), deliver)
+	}
+}
+
+func (m *model) beats(e *wireEnd, timer int) {
+	self := m.members[e.from]
+	if self.gone || timer != e.timer {
+		return
+	}
+	silence := self.silence(e.heardAt, m.now)
+	if silence >= lan.lostAfter() {
+		if !m.members[e.to].gone {
+			m.cuts++
+		}
+		e.heardAt = m.now // dialled again
+	}
+	m.sends(e, true)
+	e.timer++
+	timer = e.timer
+	m.after(lan.next(silence, m.draw), func() { m.beats(e, timer) })
+}
+
+func (m *model) sends(e *wireEnd, asks bool) {
+	e.sent = m.now
+	b := beat{life: lifeID{1}, asks: asks, counter: uint64(m.now.Milliseconds()) + 1}
+	frame := b.frame()
+	size := frame.size() + 1 // and its length
+	m.travels(func() {
+		self, end := m.members[e.to], e.other
+		if self.gone {
+			return
+		}
+		m.beatBytes += size + 60 + 31 // half the exchanges' packets need an acknowledgement of their own
+		end.heardAt = m.now
+		self.beat(m.members[e.from].id, b, true, m.now)
+		delete(m.doubts, [2]int{e.to, e.from})
+		if asks && m.now-end.sent >= lan.beat/4 {
+			m.sends(end, false)
+			end.timer++
+			timer := end.timer
+			m.after(lan.next(0, m.draw), func() { m.beats(end, timer) })
+		}
+	})
+}
+
+func (m *model) ticks(i int) {
+	self := m.members[i]
+	if self.gone {
+		return
+	}
+	var losing []fleet.MemberID
+	for id, n := range self.near {
+		if n.tellAt > 0 || !n.neighbour {
+			losing = append(losing, id)
+		}
+	}
+	due := self.tick(m.now, m.draw)
+	for _, id := range losing {
+		if self.of[id].doubted {
+			m.noteDoubt(i, id)
+		}
+	}
+	for _, lost := range due {
+		self.said++
+		n := &fleet.Notice{
+			Writer: self.id, Life: lifeID{1}, Counter: self.said, About: lost.about, AboutLife: lost.last.value, AboutCounter: lost.last.counter,
+		}
+		m.gossip(i, 195, func(to int) bool { return m.hearsNotice(to, n) })
+	}
+	m.after(lan.tick(), func() { m.ticks(i) })
+}
+
+func (m *model) hearsNotice(to int, n *fleet.Notice) bool {
+	self := m.members[to]
+	if fresh, within := self.noticeIsNews(n, m.now); !fresh || !within || !self.notice(n, m.now) {
+		return false
+	}
+	if n.About == self.id {
+		m.after(max(0, self.beatAt+lan.beat/3-m.now), func() { m.tells(to) })
+	} else if self.of[n.About].doubted {
+		m.noteDoubt(to, n.About)
+	}
+	return true
+}
+
+func (m *model) noteDoubt(by int, about fleet.MemberID) {
+	of := m.members[by].index[about]
+	pair := [2]int{by, of}
+	if m.members[of].gone {
+		if _, ok := m.noticedAt[pair]; !ok {
+			m.noticedAt[pair] = m.now
+		}
+	} else if !m.doubts[pair] {
+		m.doubts[pair] = true
+		m.wrong++
+	}
+}
+
+func (m *model) heartbeats(i int) {
+	m.tells(i)
+	next := lan.interval(len(m.members))
+	m.after(next*9/10+m.draw(next/5), func() { m.heartbeats(i) })
+}
+
+func (m *model) tells(i int) {
+	self := m.members[i]
+	if self.gone {
+		return
+	}
+	self.beatAt = m.now
+	h := &fleet.Heartbeat{Writer: self.id, Nonce: [16]byte{1}, Counter: uint64(m.now.Milliseconds()) + 1}
+	m.gossip(i, 195, func(to int) bool {
+		other := m.members[to]
+		if !other.heartbeat(h, shown{}, true, m.now) {
+			return false
+		}
+		if !other.of[self.id].doubted {
+			delete(m.doubts, [2]int{to, i})
+		}
+		return true
+	})
+}
+
+// gossip floods a message: whoever hears it first passes it on to six neighbours, or all.
+func (m *model) gossip(from, size int, hear func(to int) bool) {
+	heard := make([]bool, len(m.members))
+	heard[from] = true
+	var pass func(i int)
+	pass = func(i int) {
+		ends := m.members[i].neighbours
+		for _, k := range m.random.Perm(len(ends))[:min(6, len(ends))] {
+			to := ends[k].to
+			m.travels(func() {
+				if m.members[to].gone {
+					return
+				}
+				m.gossipBytes += size + 95 + 60
+				if !heard[to] {
+					heard[to] = true
+					if hear(to) {
+						pass(to)
+					}
+				}
+			})
+		}
+	}
+	pass(from)
+}
+
+// judgeQuiet counts who is said to be quiet, or never heard, and lives.
+func (m *model) judgeQuiet() {
+	for i, self := range m.members {
+		for j, other := range m.members {
+			if i == j || self.gone || other.gone {
+				continue
+			}
+			if p := self.standing(other.id, lan.interval(len(m.members)), m.now).presence; p == Quiet {
+				m.wrong++
+			}
+		}
+	}
+}

@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// Presence is what one member makes of the news of another one, or of there being none. It is a local judgement, for
+// people and for news; no gate counts it. No news is never called bad news.
+type Presence uint8
+
+const (
+	// Unheard: nothing came of it since New, and nothing need have.
+	Unheard Presence = iota
+	// Heard: a beat or a heartbeat of it came lately.
+	Heard
+	// Quiet: nothing for three of its intervals. No news.
+	Quiet
+	// Doubted: members next to it lost it, and nothing came of it since. Bad news.
+	Doubted
+	// Alone is said of oneself: nobody is heard, so nothing can be said of the others.
+	Alone
+)
+
+// String is the word for people and for the read API.
+func (p Presence) String() string {
+	switch p {
+	case Heard:
+		return "Heard"
+	case Quiet:
+		return "Quiet"
+	case Doubted:
+		return "Doubted"
+	case Alone:
+		return "Alone"
+	}
+	return "Unheard"
+}
+
+const (
+	// noncesKept per member. A duplicate has two, a restart leaves one behind.
+	noncesKept = 4
+	// switchesToTell: a restart whose last old heartbeat came late makes two switches; a third is a second agent.
+	switchesToTell = 3
+	// duplicateBeats is for how many heartbeats after the last switch a duplicate is flagged.
+	duplicateBeats = 20
+	// clockTolerance between heartbeats of one key: an old one, replayed to make its writer look like two, is
+	// further away.
+	clockTolerance = 10 * 60
+	// quietAfter so many intervals without news a member is quiet.
+	quietAfter = 3
+)
+
+// lives is what is known of each member, and the rules by which that changes. Nothing in it looks at a clock:
+// every event brings its moment, and none is before the last one by much.
+type lives struct {
+	mu     sync.RWMutex
+	pace   pace
+	window time.Duration
+	self   fleet.MemberID
+	of     map[fleet.MemberID]*life
+	// near are those of which tick has to look after something.
+	near map[fleet.MemberID]*life
+	all  bucket
+	// ticked is when time was looked at last, newsAt when anybody was heard. woke is when this member began to
+	// listen: after it was stopped, and after it heard nobody, the silence of others begins anew. "I was slow" must
+	// never become "you are dead".
+	ticked, newsAt, woke moment
+}
+
+// life of one key.
+type life struct {
+	heard           bool
+	heardAt, beatAt moment
+	// neighbour: beats came of it since it was lost.
+	neighbour bool
+	doubted   bool
+	// lost is what we last heard of a lost neighbour, to be told at tellAt; nothing is where that is zero.
+	lost   nonce
+	tellAt moment
+	// noticed is the highest that a notice about it named.
+	noticed nonce
+	// told are the notices that it wrote, by its lives.
+	told    []saying
+	telling bucket
+
+	// shown are the roots it showed last, full its whole root where it was in that; differsAt is since when they are
+	// others than ours.
+	shown     shown
+	full      fleet.Digest
+	differs   bool
+	differsAt moment
+
+	// nonces with their highest counters, the one heard last in front.
+	nonces []nonce
+	// voices are the last signed heartbeats of a member that was heard in more than one life, the latest in front.
+	voices []voice
+	// time is the writer's own, of the heartbeat heard last.
+	time       int64
+	switches   int
+	switchedAt moment
+}
+
+// nonce is one life, with the highest counter heard of it by any way, and by heartbeat: those come by longer ways, and
+// are still to be passed on when a beat has overtaken them.
+type nonce struct {
+	value              lifeID
+	counter, heartbeat uint64
+}
+
+// voice is a heartbeat as it was signed.
+type voice struct {
+	nonce
+	at    moment
+	bytes []byte
+}
+
+// lifeID names one start of an agent.
+type lifeID = fleet.LifeID
+
+func lifeOf(nonce [16]byte) lifeID { return lifeID(nonce[:]) }
+
+func (n *Node) lifeID() lifeID { return lifeOf(n.nonce) }
+
+func (l *lives) begin(self fleet.MemberID, p pace) {
+	l.self, l.pace, l.window, l.all = self, p, duplicateBeats*p.heartbeat, p.fleetBucket()
+	l.of, l.near = map[fleet.MemberID]*life{}, map[fleet.MemberID]*life{}
+}
+
+// keep forgets who is not on the roster.
+func (l *lives) keep(roster Roster) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.of {
+		if _, ok := roster.Member(id); !ok {
+			delete(l.of, id)
+			delete(l.near, id)
+		}
+	}
+}
+
+func (l *lives) get(id fleet.MemberID) *life {
+	m := l.of[id]
+	if m == nil {
+		m = &life{telling: l.pace.writerBucket()}
+		l.of[id] = m
+	}
+	return m
+}
+
+// advances says whether a heartbeat is newer than what was heard of its nonce: others are replays.
+func (l *lives) advances(h *fleet.Heartbeat) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	m := l.of[h.Writer]
+	if m == nil {
+		return true
+	}
+	return m.advances(h)
+}
+
+func (m *life) advances(h *fleet.Heartbeat) bool {
+	i := find(m.nonces, lifeOf(h.Nonce))
+	return i < 0 || h.Counter > m.nonces[i].heartbeat
+}
+
+// saying is one life's notices: the highest counter, and which of the 64 up to it were heard. They overtake each other
+// on their ways, so an order would lose some.
+type saying struct {
+	value   lifeID
+	highest uint64
+	heard   uint64
+}
+
+// fresh says that a notice was not heard before.
+func fresh(told []saying, life lifeID, counter uint64) bool {
+	for _, s := range told {
+		if s.value == life {
+			return counter > s.highest || s.highest-counter < 64 && s.heard&(1<<(s.highest-counter)) == 0
+		}
+	}
+	return true
+}
+
+// remember a notice that was fresh.
+func remember(told []saying, life lifeID, counter uint64) []saying {
+	s := saying{life, counter, 1}
+	if i := slices.IndexFunc(told, func(s saying) bool { return s.value == life }); i >= 0 {
+		s = told[i]
+		if counter > s.highest {
+			s.heard, s.highest = s.heard<<(counter-s.highest), counter
+		}
+		s.heard |= 1 << (s.highest - counter)
+		told = slices.Delete(told, i, i+1)
+	}
+	told = slices.Insert(told, 0, s)
+	return told[:min(len(told), noncesKept)]
+}
+
+func find(among []nonce, value lifeID) int {
+	return slices.IndexFunc(among, func(n nonce) bool { return n.value == value })
+}
+
+// front puts a nonce before the others, which are not many, and never lowers its counters.
+func front(nonces []nonce, n nonce) []nonce {
+	if i := find(nonces, n.value); i >= 0 {
+		n.counter, n.heartbeat = max(n.counter, nonces[i].counter), max(n.heartbeat, nonces[i].heartbeat)
+		nonces = slices.Delete(nonces, i, i+1)
+	}
+	nonces = slices.Insert(nonces, 0, n)
+	return nonces[:min(len(nonces), noncesKept)]
+}
+
+// heartbeat notes a verified one; false if it is no news after all. shown says what it shows of the set, and
+// whether that is what we hold.
+func (l *lives) heartbeat(h *fleet.Heartbeat, s shown, same bool, now moment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, n := l.get(h.Writer), nonce{lifeOf(h.Nonce), h.Counter, h.Counter}
+	if !m.advances(h) {
+		return false
+	}
+	earlier := find(m.nonces, n.value) > 0
+	if max(h.Time-m.time, m.time-h.Time) <= clockTolerance {
+		l.noteSwitch(m, n.value, now)
+	}
+	m.nonces, m.time = front(m.nonces, n), h.Time
+	if len(m.nonces) > 1 {
+		m.keepVoice(voice{n, now, h.Encode()})
+	}
+	m.full = h.Root
+	m.show(s, same, now)
+	l.hear(h.Writer, m, now)
+	sinceNotice := n.value != m.noticed.value || n.counter > m.noticed.counter+l.pace.later()
+	if sinceNotice && !earlier {
+		l.trust(h.Writer, m)
+	}
+	return true
+}
+
+func (m *life) keepVoice(v voice) {
+	m.voices = slices.DeleteFunc(m.voices, func(old voice) bool { return old.value == v.value })
+	m.voices = slices.Insert(m.voices, 0, v)
+	m.voices = m.voices[:min(len(m.voices), 2)]
+}
+
+// otherVoice is the latest heartbeat that was signed with a member's key in another life, if there was one lately.
+func (l *lives) otherVoice(id fleet.MemberID, than lifeID, now moment) (voice, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if m := l.of[id]; m != nil {
+		for _, v := range m.voices {
+			if v.value != than && now-v.at <= l.window {
+				return v, true
+			}
+		}
+	}
+	return voice{}, false
+}
+
+// beat notes one from a neighbour, over its own connection: nobody can replay that, so it outweighs any notice.
+func (l *lives) beat(id fleet.MemberID, b beat, same bool, now moment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.get(id)
+	l.noteSwitch(m, b.life, now)
+	m.nonces = front(m.nonces, nonce{value: b.life, counter: b.counter})
+	m.show(b.shown, same, now)
+	l.hear(id, m, now)
+	m.neighbour, m.beatAt = true, now
+	l.trust(id, m)
+	l.near[id] = m
+}
+
+// met notes who answers at a member's connection, and the root it showed. Nobody can replay that either.
+func (l *lives) met(id fleet.MemberID, value lifeID, root fleet.Digest, same bool, now moment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.get(id)
+	l.noteSwitch(m, value, now)
+	m.nonces, m.full = front(m.nonces, nonce{value: value}), root
+	m.show(shownWhole(root), same, now)
+}
+
+// hear notes that a member lives.
+func (l *lives) hear(id fleet.MemberID, m *life, now moment) {
+	m.heard, m.heardAt = true, now
+	if id == l.self {
+		return // its own, or a clone's: nobody else
+	}
+	if now-l.newsAt >= l.pace.suspectAfter() {
+		l.woke = now
+	}
+	l.newsAt = now
+}
+
+// trust ends every doubt about a member.
+func (l *lives) trust(id fleet.MemberID, m *life) {
+	m.doubted, m.tellAt = false, 0
+	if !m.neighbour {
+		delete(l.near, id)
+	}
+}
+
+func (m *life) show(s shown, same bool, now moment) {
+	if same {
+		m.differs = false
+	} else if !m.differs {
+		m.differs, m.differsAt = true, now
+	}
+	m.shown = s
+}
+
+// noteSwitch counts that a nonce goes on after another one began.
+func (l *lives) noteSwitch(m *life, value lifeID, now moment) {
+	if find(m.nonces, value) <= 0 {
+		return
+	}
+	if now-m.switchedAt > l.window {
+		m.switches = 0
+	}
+	m.switches++
+	m.switchedAt = now
+}
+
+// since is the silence since a moment that counts: what this member could have heard.
+func (l *lives) since(heardAt, now moment) time.Duration {
+	woke := l.woke
+	if now-l.ticked > l.pace.standstill() {
+		woke = now
+	}
+	return max(0, now-max(heardAt, woke))
+}
+
+// silence is since, for who holds no lock.
+func (l *lives) silence(heardAt, now moment) time.Duration {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.since(heardAt, now)
+}
+
+// alone says that nobody is heard.
+func (l *lives) alone(now moment) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.since(l.newsAt, now) >= l.pace.lostAfter()
+}
+
+// loss of a neighbour, to be told: its member and what was heard of it last.
+type loss struct {
+	about fleet.MemberID
+	last  nonce
+}
+
+// tick lets time pass. It gives the losses that are due to be told now. draw gives a random duration below its argument.
+func (l *lives) tick(now moment, draw func(time.Duration) time.Duration) (due []loss) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now-l.ticked > l.pace.standstill() {
+		l.woke = now
+	}
+	l.ticked = now
+	if l.since(l.newsAt, now) >= l.pace.suspectAfter() || l.newsAt < l.woke {
+		return nil // we hear nobody: say nothing of others
+	}
+	l.lose(now, draw)
+	for id, m := range l.near {
+		if m.tellAt == 0 || now < m.tellAt {
+			continue
+		}
+		said := m.noticed.value == m.lost.value && m.noticed.counter+l.pace.later() >= m.lost.counter
+		if !said && !l.all.take(now) {
+			continue
+		}
+		if !said {
+			due = append(due, loss{id, m.lost})
+		}
+		m.doubted = true
+		m.note(m.lost)
+		l.settle(id, m)
+	}
+	return due
+}
+
+func (l *lives) settle(id fleet.MemberID, m *life) {
+	m.tellAt = 0
+	if !m.neighbour {
+		delete(l.near, id)
+	}
+}
+
+// lose finds the neighbours that are not heard any more.
+func (l *lives) lose(now moment, draw func(time.Duration) time.Duration) {
+	silent, heard := 0, 0
+	var lost []fleet.MemberID
+	for id, m := range l.near {
+		switch silence := l.since(m.heardAt, now); {
+		case !m.neighbour:
+		case m.heardAt-m.beatAt >= l.pace.lostAfter():
+			m.neighbour = false // heard by gossip: next to others, and there
+			l.settle(id, m)
+		case silence >= l.pace.lostAfter():
+			lost = append(lost, id)
+			silent++
+		case silence >= l.pace.suspectAfter():
+			silent++
+		default:
+			heard++
+		}
+	}
+	wait := time.Duration(0)
+	if silent > heard {
+		wait = l.pace.holdFor()
+	}
+	slices.Sort(lost)
+	for _, id := range lost {
+		m := l.near[id]
+		m.neighbour = false
+		m.lost = m.nonces[0]
+		m.tellAt = max(1, now+wait+draw(l.pace.tellWithin()))
+	}
+}
+
+// noticeIsNews says whether a notice is worth verifying: no replay, and within what its writer, and all, may say.
+func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (first, within bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.get(n.Writer)
+	return fresh(m.told, n.Life, n.Counter), m.telling.has(now) && l.all.has(now)
+}
+
+// notice notes a verified one. It is taken where it is heard and passed on; whether it makes a member doubted is
+// another question. false if it is no news after all.
+func (l *lives) notice(n *fleet.Notice, now moment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	writer := l.get(n.Writer)
+	if !fresh(writer.told, n.Life, n.Counter) || !writer.telling.has(now) || !l.all.take(now) {
+		return false
+	}
+	writer.telling.take(now)
+	writer.told = remember(writer.told, n.Life, n.Counter)
+	if n.About == l.self {
+		return true
+	}
+	m, last := l.get(n.About), nonce{value: n.AboutLife, counter: n.AboutCounter}
+	better := l.knowsBetter(m, last, now)
+	m.doubted = m.doubted || !better
+	if !better || m.nonces[0].value == last.value {
+		m.note(last)
+	}
+	return true
+}
+
+// note keeps the highest of a life that was noticed lost.
+func (m *life) note(last nonce) {
+	if m.noticed.value == last.value {
+		last.counter = max(last.counter, m.noticed.counter)
+	}
+	m.noticed = last
+}
+
+// knowsBetter says that a member was heard after the one who lost it heard it last.
+func (l *lives) knowsBetter(m *life, last nonce, now moment) bool {
+	if m.neighbour && l.since(m.beatAt, now) < l.pace.lostAfter() {
+		return true
+	}
+	switch i := find(m.nonces, last.value); {
+	case i == 0:
+		return m.nonces[0].counter > last.counter+l.pace.later()
+	case i > 0:
+		return true // in a later life
+	}
+	return m.heard && l.since(m.heardAt, now) < l.pace.lostAfter()
+}
+
+// standing is what is made of one member.
+type standing struct {
+	presence  Presence
+	heard     bool
+	silence   time.Duration
+	duplicate bool
+	shown     shown
+	root      fleet.Digest
+	seen      bool // it showed roots
+	differsAt moment
+}
+
+// standing of a member whose heartbeats are due every interval; zero where none come here.
+func (l *lives) standing(id fleet.MemberID, interval time.Duration, now moment) standing {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	m := l.of[id]
+	if m == nil {
+		m = &life{}
+	}
+	s := standing{
+		heard: m.heard, silence: now, shown: m.shown, root: m.full, seen: len(m.nonces) > 0, differsAt: now,
+		duplicate: m.switches >= switchesToTell && now-m.switchedAt <= l.window,
+		presence:  l.judge(m, interval, now),
+	}
+	if m.heard {
+		s.silence = now - m.heardAt
+	}
+	if m.differs {
+		s.differsAt = m.differsAt
+	}
+	return s
+}
+
+func (l *lives) judge(m *life, interval time.Duration, now moment) Presence {
+	quiet := interval > 0 && l.since(m.heardAt, now) >= quietAfter*interval
+	alone := l.since(l.newsAt, now) >= l.pace.lostAfter()
+	switch {
+	case alone && m.heard:
+		return Quiet
+	case alone:
+		return Unheard
+	case m.doubted:
+		return Doubted
+	case quiet:
+		return Quiet
+	case m.heard:
+		return Heard
+	}
+	return Unheard
+}
+
+// root is what a member showed last; false if it never did.
+func (l *lives) root(id fleet.MemberID) (shown, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	m := l.of[id]
+	if m == nil || len(m.nonces) == 0 {
+		return shown{}, false
+	}
+	return m.shown, true
+}
+
+// differing is for how long a member has shown other roots than ours; 0 if it does not.
+func (l *lives) differing(id fleet.MemberID, now moment) time.Duration {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	m := l.of[id]
+	if m == nil || !m.differs {
+		return 0
+	}
+	return max(1, now-m.differsAt)
+}
+
+// flagged says that two agents that live at the same time use a member's key.
+func (l *lives) flagged(id fleet.MemberID, now moment) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	m := l.of[id]
+	return m != nil && m.switches >= switchesToTell && now-m.switchedAt <= l.window
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"context"
+	"errors"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// Heartbeats of a large zone are rare, so somebody has to say who vanished: the members next to it, which noticed
+// first. What they say is a notice, and whoever it is about and lives answers it with a heartbeat. Whether it is said
+// is decided in lives.go.
+
+// tellLoss publishes a notice in the zone of the member that it is about.
+func (w *wire) tellLoss(ctx context.Context, lost loss, counter uint64) {
+	about, ok := w.roster().Member(lost.about)
+	if !ok {
+		return
+	}
+	n := fleet.Notice{
+		Fleet: w.cfg.Fleet, Life: w.lifeID(), Counter: counter,
+		About: lost.about, AboutLife: lost.last.value, AboutCounter: lost.last.counter,
+	}
+	n.Sign(w.cfg.Key)
+	w.counts.notices.Add(1)
+	_, name := topicNames(w.cfg.Fleet, about.Zone)
+	w.publishTo(ctx, name, n.Encode())
+}
+
+func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
+	if len(b) > fleet.MaxNotice {
+		return fleet.Notice{}, tooLarge
+	}
+	notice, err := fleet.DecodeNotice(b)
+	switch {
+	case errors.Is(err, fleet.ErrVersion):
+		return notice, version
+	case err != nil:
+		return notice, malformed
+	case notice.Fleet != n.cfg.Fleet:
+		return notice, otherFleet
+	}
+	if _, ok := n.roster().Member(notice.Writer); !ok {
+		return notice, stranger
+	}
+	if _, ok := n.roster().Member(notice.About); !ok {
+		return notice, stranger
+	}
+	switch fresh, within := n.life.noticeIsNews(&notice, n.now()); {
+	case !fresh:
+		return notice, stale
+	case !within:
+		return notice, flood
+	}
+	if notice.Verify(n.cfg.Fleet) != nil {
+		return notice, badSignature
+	}
+	if !n.life.notice(&notice, n.now()) {
+		return notice, stale // a replay, or too many, that came at the same moment
+	}
+	return notice, news
+}
+
+// heardNotice answers one about this member.
+func (w *wire) heardNotice(n *fleet.Notice) {
+	w.counts.noticesHeard.Add(1)
+	if n.About == w.id {
+		wake(w.beatNow)
+	}
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import "time"
+
+// moment is the time since New by this process's own monotonic clock: wall clocks jump.
+type moment = time.Duration
+
+const (
+	// still is up to how many members heartbeats come every Config.Heartbeat.
+	still = 30
+	// heartbeatCost is what one heartbeat costs each member that follows its topic, received, in bytes; as much is
+	// sent. Estimated from sizes: 195 B and 95 B for the topic and the envelope, from five of six members of the
+	// gossip mesh (it is below the threshold of IDONTWANT), each in a packet with 58 B around it; and 210 B of IHAVE.
+	heartbeatCost = 2000
+	// heartbeatBudget is what all gossip heartbeats may cost one member, received: 3 kbit/s, in bytes per second.
+	heartbeatBudget = 375
+)
+
+// pace is how often members speak, and after how long a silence something is made of it.
+type pace struct{ beat, heartbeat time.Duration }
+
+// interval between two heartbeats by gossip, where so many members follow one another's. Up to still members it
+// is Config.Heartbeat. From there it grows with the square of the size, so that the cost falls from what a small
+// fleet pays,
+//
+//	still x heartbeatCost / 5 s = 12 kB/s,
+//
+// to the budget, which it meets at about 960 members; from there it grows with the size, and the cost stays:
+//
+//	members x heartbeatCost / interval = heartbeatBudget
+//
+// At 1,000 members that is 89 minutes. It may be: neighbours beat, and notices tell of who vanished.
+func (p pace) interval(members int) time.Duration {
+	if members <= still {
+		return p.heartbeat
+	}
+	size := float64(members)
+	square := p.heartbeat.Seconds() * size * size / (still * still)
+	budget := size * heartbeatCost / heartbeatBudget
+	const most = 1e9 // seconds, so that no reckoning with it overflows
+	return max(p.heartbeat, time.Duration(min(square, budget, most)*float64(time.Second)))
+}
+
+// young is the pause after the n-th heartbeat since this member began to speak: it begins with one beat
+// and becomes four times as long each time, as nobody may have been listening yet.
+func (p pace) young(n int, interval time.Duration) time.Duration {
+	if n > 8 {
+		return interval
+	}
+	return min(interval, p.beat<<(2*n))
+}
+
+// suspectAfter two missed beats a neighbour is asked, and asked again every third of a beat.
+func (p pace) suspectAfter() time.Duration { return 2 * p.beat }
+
+// lostAfter three missed beats, and as many questions without an answer, it is lost.
+func (p pace) lostAfter() time.Duration { return 7 * p.beat / 2 }
+
+// standstill: who did not get to look at its clock for so long was not listening either.
+func (p pace) standstill() time.Duration { return p.beat }
+
+// tick is how often time is looked at.
+func (p pace) tick() time.Duration { return p.beat / 4 }
+
+// next is the time until the next beat to a neighbour: +-10 %, so that not all members beat together, and sooner to one
+// that is silent. draw gives a random duration below its argument.
+func (p pace) next(silence time.Duration, draw func(time.Duration) time.Duration) time.Duration {
+	if silence >= p.suspectAfter() {
+		return p.beat / 3
+	}
+	return min(p.beat*9/10+draw(p.beat/5+1), max(1, p.suspectAfter()-silence))
+}
+
+// tellWithin is the time from which those who lost the same neighbour draw, so that one speaks first and the others
+// need not.
+func (p pace) tellWithin() time.Duration { return p.beat / 3 }
+
+// holdFor is how long a member keeps to itself that it lost most of its neighbours: it is more likely to be itself
+// the one that was cut off.
+func (p pace) holdFor() time.Duration { return 10 * p.beat }
+
+// later is by how much a counter must be higher to outweigh a notice. Counters are milliseconds. Who writes a
+// notice has heard nothing for lostAfter, so anything up to here came before the loss, over a longer way.
+func (p pace) later() uint64 { return uint64(p.suspectAfter() / time.Millisecond) }
+
+// The notices of one writer, and of all, that are heard and passed on: so many at once, and then one in so many
+// beats. A hundred members that vanish together are within it; what a cut through the fleet makes thousands of
+// members say is told bit by bit.
+const (
+	noticesOfOne, noticesOfAll = 32, 128
+	beatsPerNotice             = 3
+	noticesPerBeat             = 3
+)
+
+// bucket of tokens: size at most, one more every so often. The zero value of level is made full by the first take.
+type bucket struct {
+	size  int
+	every time.Duration
+	spent float64
+	at    moment
+}
+
+func (b *bucket) has(now moment) bool {
+	if b.every > 0 && now > b.at {
+		b.spent = max(0, b.spent-float64(now-b.at)/float64(b.every))
+		b.at = now
+	}
+	return b.spent+1 <= float64(b.size)
+}
+
+func (b *bucket) take(now moment) bool {
+	if !b.has(now) {
+		return false
+	}
+	b.spent++
+	return true
+}
+
+func (p pace) writerBucket() bucket {
+	return bucket{size: noticesOfOne, every: beatsPerNotice * p.beat}
+}
+
+func (p pace) fleetBucket() bucket { return bucket{size: noticesOfAll, every: p.beat / noticesPerBeat} }
