@@ -63,6 +63,10 @@ lint: ## golangci-lint, by .golangci.yml
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
 
+.PHONY: soak
+soak: ## the long tests: 2,000 kills, 10,000 damaged files, floods, partitions; half an hour and more
+	@.ci/soak
+
 .PHONY: compat
 compat: ## payloads here and in kustomize and Helm, compared (DIR=folder; default: the project's own)
 	@.ci/compat "$(DIR)"

@@ -45,7 +45,7 @@ type FleetMemberSpec struct {
 	// +kubebuilder:default=default
 	// +optional
 	Zone string `json:"zone,omitempty"`
-	// Addresses at which others can dial it (multiaddrs). A member without any only dials out.
+	// Addresses at which others can dial it: multiaddrs over tcp or quic-v1, with an IP address or a name. A member with any is an anchor; one without only dials out.
 	// +kubebuilder:validation:MaxItems=8
 	// +listType=set
 	// +optional

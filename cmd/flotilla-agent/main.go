@@ -91,6 +91,8 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.MembersDir, "members", "", "folder of FleetMember manifests, for a fleet without a repository")
 	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "fleet state and git mirrors; may be lost, the others bring it back")
 	f.StringSliceVar(&cfg.Listen, "listen", nil, "multiaddrs of the mesh, such as /ip4/0.0.0.0/udp/4001/quic-v1; none: this member only dials out")
+	f.StringArrayVar(&cfg.Peers, "peer", nil, "multiaddr of a member to dial beside those that the roster gives, ending in /p2p/ and its peer ID; /dns4, /dns6 and /dnsaddr are looked up at every attempt; may be repeated")
+	f.StringArrayVar(&cfg.Announce, "announce", nil, "multiaddr at which this member can be reached, told to the others where the roster gives none; may be repeated")
 	f.StringVar(&cfg.ReadAddr, "read-addr", cfg.ReadAddr, "of the read endpoint (https)")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", cfg.MetricsAddr, "of /metrics; 0 switches it off")
 	f.StringVar(&cfg.ProbeAddr, "probe-addr", cfg.ProbeAddr, "of /livez and /readyz; 0 switches them off")

@@ -51,6 +51,7 @@ func (n *Node) FetchBlob(ctx context.Context, digest fleet.Digest) ([]byte, erro
 		content, err := w.fetchBlobFrom(ctx, id, digest)
 		if errors.Is(err, errBlobContent) {
 			n.counts.blobsRefused.Add(1)
+			n.flood.strike(id, err.Error())
 		}
 		if err != nil {
 			failures = append(failures, fmt.Errorf("from %s: %w", id, err))

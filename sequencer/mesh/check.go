@@ -19,8 +19,8 @@ const (
 	// known, stale: nothing to learn, so nothing was verified.
 	known
 	stale
-	// flood: more notices than one writer, or all, may have heard at once.
-	flood
+	// surplus: more notices than one writer, or all, may have heard at once.
+	surplus
 	// stranger, version: not for us to judge. The sender may know more than we do: a newer roster, a
 	// newer version.
 	stranger
@@ -114,7 +114,7 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 		return &c.known
 	case stale:
 		return &c.stale
-	case flood:
+	case surplus:
 		return &c.noticesRefused
 	case stranger:
 		return &c.stranger

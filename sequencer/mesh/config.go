@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -42,6 +43,13 @@ type Config struct {
 	// Peers are multiaddrs of members to dial beside those of the roster, each ending in /p2p/<ID>; /dns4,
 	// /dns6 and /dnsaddr are resolved at every attempt. Whoever answers there must be on the roster.
 	Peers []string
+	// Announce are multiaddrs at which this member can be reached, told to its zone in a register of its own.
+	// For where the roster gives none; at most 8.
+	Announce []string
+	// Resolver of names in addresses; nil asks whom this machine asks.
+	Resolver network.MultiaddrDNSResolver
+	// Rates bound what others may bring; those left out are LAN's.
+	Rates Rates
 	// Flat is how many members a fleet may have for every member to carry everything; above it a member
 	// carries its own zone and what [Node.Carry] names. Zero means 1,000.
 	Flat int
@@ -138,9 +146,16 @@ func (c *Config) check() error {
 			return fmt.Errorf("mesh: listen address %q: %w", address, err)
 		}
 	}
+	if err := c.checkReach(); err != nil {
+		return err
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Resolver == nil {
+		c.Resolver = machineResolver()
+	}
+	c.Rates.fill()
 	if c.Flat == 0 {
 		c.Flat = 1000
 	}
@@ -156,6 +171,26 @@ func (c *Config) check() error {
 		}
 		if *d.is == 0 {
 			*d.is = *d.otherwise
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkReach() error {
+	if len(c.Peers) > maxPeers {
+		return fmt.Errorf("mesh: %d peer addresses, at most %d", len(c.Peers), maxPeers)
+	}
+	if len(c.Announce) > maxAnnounced {
+		return fmt.Errorf("mesh: %d announced addresses, at most %d", len(c.Announce), maxAnnounced)
+	}
+	for _, address := range c.Peers {
+		if err := CheckPeer(address); err != nil {
+			return fmt.Errorf("mesh: %w", err)
+		}
+	}
+	for _, address := range c.Announce {
+		if err := CheckAnnounced(address); err != nil {
+			return fmt.Errorf("mesh: %w", err)
 		}
 	}
 	return nil

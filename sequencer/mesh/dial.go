@@ -4,7 +4,10 @@ package mesh
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,11 +15,18 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/multiformats/go-multiaddr"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
-// dialsAtOnce bounds how many members are dialled at the same time.
-const dialsAtOnce = 16
+const (
+	// dialsAtOnce bounds how many members are dialled at the same time.
+	dialsAtOnce = 16
+	// roamEvery so often the connection that roams goes on.
+	roamEvery = 5 * 60 // seconds
+	// shedAfter so many times DialMax a connection that is not wanted any more is ended.
+	shedAfter = 4
+)
 
 // attempt is how dialling one member stands.
 type attempt struct {
@@ -25,15 +35,13 @@ type attempt struct {
 	next    time.Time
 	// reached is when the last successful one ended.
 	reached time.Time
+	// failed: the last one did not get there.
+	failed bool
 }
 
 // recheck ends connections that are no longer allowed and wakes who depends on the roster.
 func (w *wire) recheck() {
-	for _, id := range w.host.Network().Peers() {
-		if !w.allows(id) {
-			_ = w.host.Network().ClosePeer(id)
-		}
-	}
+	w.closeRefused()
 	w.rechecks.Add(1)
 	wake(w.dialNow)
 	wake(w.zonesNow)
@@ -42,11 +50,20 @@ func (w *wire) recheck() {
 	}
 }
 
-// dial keeps a connection to every member that has addresses. The state of all attempts is this
-// goroutine's own.
+func (w *wire) closeRefused() {
+	for _, id := range w.host.Network().Peers() {
+		if !w.allows(id) {
+			_ = w.host.Network().ClosePeer(id)
+		}
+	}
+}
+
+// dial keeps a connection to every member that was chosen. The state of all attempts is this goroutine's own.
 func (w *wire) dial(ctx context.Context) {
-	d := dialler{wire: w, attempts: map[peer.ID]*attempt{}, ended: make(chan dialled)}
+	d := dialler{wire: w, attempts: map[fleet.MemberID]*attempt{}, idle: map[peer.ID]time.Time{}, ended: make(chan dialled)}
+	defer w.save()
 	defer d.work.Wait()
+	w.announce()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -55,10 +72,14 @@ func (w *wire) dial(ctx context.Context) {
 			return
 		case end := <-d.ended:
 			d.settle(end)
+		case <-w.flood.shun:
+			w.closeRefused()
 		case <-w.dialNow:
 			if asked := w.rechecks.Load(); asked != d.rechecked {
 				d.rechecked = asked
 				d.forgetPauses()
+				w.announce()
+				d.directory = nil
 			}
 		case <-timer.C:
 		}
@@ -68,21 +89,37 @@ func (w *wire) dial(ctx context.Context) {
 
 type dialler struct {
 	*wire
-	attempts  map[peer.ID]*attempt
+	attempts  map[fleet.MemberID]*attempt
+	idle      map[peer.ID]time.Time // since when a connection is not chosen any more
 	running   int
 	rechecked uint64
 	ended     chan dialled
 	work      sync.WaitGroup
+
+	// directory of the roster; nil where it is out of date. plan is made from it.
+	directory *directory
+	plan      []slot
+	// toldOf and planned are what the plan was made of, and when.
+	toldOf, round uint64
+	planned       time.Time
+	savedAt       time.Time
 }
 
 // start dials who is due, and gives the time until somebody else is.
 func (d *dialler) start(ctx context.Context) time.Duration {
 	wait := d.cfg.DialMax
-	for _, target := range d.missing() {
-		a := d.attempts[target.ID]
+	d.replan()
+	chosen := choose(d.plan, d.stands)
+	d.shed(chosen)
+	for _, member := range chosen {
+		id, err := peerID(member)
+		if err != nil || d.host.Network().Connectedness(id) == network.Connected {
+			continue
+		}
+		a := d.attempts[member]
 		if a == nil {
 			a = &attempt{}
-			d.attempts[target.ID] = a
+			d.attempts[member] = a
 		}
 		if a.running || d.running >= dialsAtOnce {
 			continue
@@ -95,27 +132,85 @@ func (d *dialler) start(ctx context.Context) time.Duration {
 		d.running++
 		d.work.Go(func() {
 			select {
-			case d.ended <- dialled{target.ID, d.dialOne(ctx, target)}:
+			case d.ended <- dialled{member, d.dialOne(ctx, member, id)}:
 			case <-ctx.Done():
 			}
 		})
 	}
+	if now := time.Now(); now.Sub(d.savedAt) > d.cfg.DialMax {
+		d.savedAt = now
+		d.save()
+	}
 	return wait
+}
+
+// replan where the roster, what is announced, or the round is another. Members that announce in turn make it no
+// busier than DialMin.
+func (d *dialler) replan() {
+	now, told := time.Now(), d.book.told.Load()
+	// Not everyone's at the same moment.
+	round := (uint64(now.Unix()) + markOf(string(d.id))%roamEvery) / roamEvery
+	if d.directory != nil && round == d.round && (told == d.toldOf || now.Sub(d.planned) < d.cfg.DialMin) {
+		return
+	}
+	if d.directory == nil || told != d.toldOf {
+		d.directory = newDirectory(d.roster().Members(), d.reachable)
+	}
+	pinned := slices.Sorted(maps.Keys(d.book.pinned))
+	d.plan = plan(surroundings{self: d.id, directory: d.directory, pinned: pinned, round: round})
+	d.toldOf, d.round, d.planned = told, round, now
+}
+
+// stands says how this member stands with another one.
+func (d *dialler) stands(member fleet.MemberID) footing {
+	id, err := peerID(member)
+	if err != nil || !d.allows(id) {
+		return barred
+	}
+	if d.host.Network().Connectedness(id) == network.Connected {
+		return open
+	}
+	if a := d.attempts[member]; a != nil && a.failed {
+		return failing
+	}
+	return open
+}
+
+// shed ends connections dialled here that stood in for others, or roamed, a while after they are not chosen any
+// more. The other side dials if it wants this member.
+func (d *dialler) shed(chosen []fleet.MemberID) {
+	now, idle := time.Now(), map[peer.ID]time.Time{}
+	for _, c := range d.host.Network().Conns() {
+		id := c.RemotePeer()
+		if c.Stat().Direction != network.DirOutbound || slices.Contains(chosen, fleet.MemberID(id.String())) {
+			continue
+		}
+		since, ok := d.idle[id]
+		switch {
+		case !ok:
+			idle[id] = now
+		case now.Sub(since) > shedAfter*d.cfg.DialMax:
+			_ = c.Close()
+		default:
+			idle[id] = since
+		}
+	}
+	d.idle = idle
 }
 
 // dialled is the end of one attempt.
 type dialled struct {
-	id  peer.ID
+	id  fleet.MemberID
 	err error
 }
 
 func (d *dialler) settle(end dialled) {
 	a := d.attempts[end.id]
-	a.running = false
 	d.running--
 	now := time.Now()
 	// A connection that did not live longer than the longest pause counts as a failure.
-	if end.err == nil && now.Sub(a.reached) > d.cfg.DialMax {
+	a.running, a.failed = false, end.err != nil || now.Sub(a.reached) <= d.cfg.DialMax
+	if !a.failed {
 		a.pause = 0
 	}
 	if end.err == nil {
@@ -140,46 +235,27 @@ func jitter(d time.Duration) time.Duration {
 	return d/2 + rand.N(d+1)
 }
 
-// missing are the members that can be dialled, may be, and are not connected.
-func (w *wire) missing() []peer.AddrInfo {
-	var targets []peer.AddrInfo
-	for _, member := range w.roster().Members() {
-		if member.ID == w.id || len(member.Addresses) == 0 {
-			continue
-		}
-		id, err := peerID(member.ID)
-		if err != nil || !w.allows(id) || w.host.Network().Connectedness(id) == network.Connected {
-			continue
-		}
-		target := peer.AddrInfo{ID: id}
-		for _, text := range member.Addresses {
-			address, err := multiaddr.NewMultiaddr(text)
-			if err != nil {
-				continue // the roster's reader says so; the other addresses may do
-			}
-			if transport, _ := peer.SplitAddr(address); transport != nil {
-				target.Addrs = append(target.Addrs, transport)
-			}
-		}
-		if len(target.Addrs) > 0 {
-			targets = append(targets, target)
-		}
-	}
-	return targets
-}
+var errNoAddress = errors.New("no address, or no name of one resolves")
 
-func (w *wire) dialOne(ctx context.Context, target peer.AddrInfo) error {
+func (w *wire) dialOne(ctx context.Context, member fleet.MemberID, id peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.DialTimeout)
 	defer cancel()
-	// Only the roster's addresses, and only our own pauses.
-	w.host.Peerstore().ClearAddrs(target.ID)
-	w.host.Peerstore().AddAddrs(target.ID, target.Addrs, peerstore.TempAddrTTL)
+	addresses := w.addresses(ctx, member)
+	// Only these addresses, and only our own pauses. Of several, libp2p tries QUIC first and TCP a moment later.
+	w.host.Peerstore().ClearAddrs(id)
+	w.host.Peerstore().AddAddrs(id, addresses, peerstore.TempAddrTTL)
 	if s, ok := w.host.Network().(*swarm.Swarm); ok {
-		s.Backoff().Clear(target.ID)
+		s.Backoff().Clear(id)
 	}
-	_, err := w.host.Network().DialPeer(ctx, target.ID)
+	err := errNoAddress
+	if len(addresses) > 0 {
+		var c network.Conn
+		if c, err = w.host.Network().DialPeer(ctx, id); err == nil && c.Stat().Direction == network.DirOutbound {
+			w.remember(member, c.RemoteMultiaddr())
+		}
+	}
 	if err != nil {
-		w.cfg.Log.V(1).Info("member not reached", "peer", target.ID, "why", err.Error())
+		w.cfg.Log.V(1).Info("member not reached", "peer", id, "why", err.Error())
 	}
 	return err
 }

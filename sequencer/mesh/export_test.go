@@ -5,7 +5,13 @@ package mesh
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"slices"
+	"testing"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -79,4 +85,63 @@ func RecordsFrame(done int, records ...[]byte) []byte {
 // SharesFrame says that one share is carried.
 func SharesFrame(share lattice.Share, root fleet.Digest) []byte {
 	return framed(sharesFrame(carried{shares: []sharePrint{{share, root}}}))
+}
+
+// AddressesAnnounced are those that a running node would dial for what a member announces.
+func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []byte) []string {
+	t.Helper()
+	w := n.running.Load()
+	id := fleet.MemberIDOf(key.Public().(ed25519.PublicKey))
+	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: reachKey, Body: body}
+	if err := r.Sign(key); err != nil {
+		t.Fatal(err)
+	}
+	n.setMu.Lock()
+	was := n.set
+	n.set = lattice.New()
+	n.set.Add(r)
+	n.setMu.Unlock()
+	var found []string
+	for _, a := range w.addresses(t.Context(), id) {
+		found = append(found, a.String())
+	}
+	n.setMu.Lock()
+	n.set = was
+	n.setMu.Unlock()
+	return found
+}
+
+// TopicsOf a neighbour that are remembered.
+func TopicsOf(n *Node, key ed25519.PrivateKey) int {
+	id, err := peerID(fleet.MemberIDOf(key.Public().(ed25519.PublicKey)))
+	if err != nil {
+		panic(err)
+	}
+	n.flood.mu.Lock()
+	defer n.flood.mu.Unlock()
+	return len(n.flood.of(id).topics)
+}
+
+// Learn what another member would have told while it was connected.
+func Learn(t testing.TB, n *Node, encoded [][]byte) {
+	t.Helper()
+	if _, err := n.admit(encoded); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Bursts of gossip from one neighbour and of as many writers, at one moment; what was let in.
+func Bursts(n *Node, from peer.ID, writers []fleet.MemberID, each, size int) (messages, records int) {
+	for _, writer := range writers {
+		for range each {
+			rpc := pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, size)}}}}
+			if n.flood.inspect(from, &rpc) == nil {
+				messages++
+			}
+			if n.flood.says(from, writer) {
+				records++
+			}
+		}
+	}
+	return messages, records
 }

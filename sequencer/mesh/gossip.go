@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
@@ -40,7 +41,9 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
 	params.IDontWantMessageThreshold = 256
-	return pubsub.NewGossipSub(ctx, w.host,
+	return pubsub.NewGossipSub(ctx, gossipHost{w.host, w.flood}, append(w.flood.scoring(w.scored),
+		pubsub.WithAppSpecificRpcInspector(w.flood.inspect),
+		pubsub.WithSubscriptionFilter(topicFilter{w.flood}),
 		pubsub.WithGossipSubParams(params),
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
@@ -52,7 +55,7 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 		pubsub.WithPeerOutboundQueueSize(outboundQueue),
 		pubsub.WithValidateQueueSize(validationQueue),
 		pubsub.WithRawTracer(dropCounter{w.Node}),
-	)
+	)...)
 }
 
 // topics of one zone. Every member follows every zone of the roster and speaks in its own, so that
@@ -138,6 +141,11 @@ func (w *wire) follow(ctx context.Context, name string, validate validator, hear
 		_ = w.pubsub.UnregisterTopicValidator(name)
 		return nil, fmt.Errorf("joining: %w", err)
 	}
+	if w.scored {
+		if err := topic.SetScoreParams(topicScore()); err != nil {
+			return nil, errors.Join(err, topic.Close(), w.pubsub.UnregisterTopicValidator(name))
+		}
+	}
 	subscription, err := topic.Subscribe(pubsub.WithBufferSize(subscriberBuffer))
 	if err != nil {
 		_ = topic.Close()
@@ -196,6 +204,14 @@ func (w *wire) validateRecords(_ context.Context, from peer.ID, m *pubsub.Messag
 	if from == w.host.ID() {
 		return pubsub.ValidationAccept // what this node tells it has checked
 	}
+	result := w.judgeMessage(from, m)
+	if result == pubsub.ValidationReject {
+		w.flood.strike(from, "a bad message")
+	}
+	return result
+}
+
+func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 	w.counts.gossipReceived.Add(1)
 	if len(m.Data) > maxMessage {
 		w.counts.tooLarge.Add(1)
@@ -204,9 +220,13 @@ func (w *wire) validateRecords(_ context.Context, from peer.ID, m *pubsub.Messag
 	encoded, err := splitBatch(m.Data)
 	if err != nil {
 		w.counts.malformed.Add(1)
+		if errors.Is(err, fleet.ErrVersion) {
+			return pubsub.ValidationIgnore
+		}
 		return pubsub.ValidationReject
 	}
-	var learnt []fleet.Record
+	var learnt, unverified []fleet.Record
+	tooMuch := false
 	for _, b := range encoded {
 		r, v := w.examine(b)
 		switch {
@@ -216,11 +236,20 @@ func (w *wire) validateRecords(_ context.Context, from peer.ID, m *pubsub.Messag
 		case v == stranger || v == version:
 			return pubsub.ValidationIgnore
 		case v == news:
-			learnt = append(learnt, r)
+			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(from, r.Writer)
+		default:
+			unverified = append(unverified, r)
 		}
 	}
-	if len(learnt) == 0 {
+	if len(learnt) == 0 || tooMuch {
 		return pubsub.ValidationIgnore
+	}
+	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed.
+	for i := range unverified {
+		if err := unverified[i].Verify(w.cfg.Fleet); err != nil {
+			w.counts.badSignature.Add(1)
+			return pubsub.ValidationReject
+		}
 	}
 	m.ValidatorData = learnt
 	return pubsub.ValidationAccept

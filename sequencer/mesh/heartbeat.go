@@ -144,22 +144,26 @@ func (w *wire) validateHeartbeat(_ context.Context, from peer.ID, m *pubsub.Mess
 	}
 	w.counts.gossipReceived.Add(1)
 	var v verdict
+	var writer fleet.MemberID
 	if fleet.IsNotice(m.Data) {
 		var n fleet.Notice
 		n, v = w.judgeNotice(m.Data)
-		m.ValidatorData = &n
+		m.ValidatorData, writer = &n, n.Writer
 	} else {
 		var h fleet.Heartbeat
 		h, v = w.judgeHeartbeat(m.Data)
-		m.ValidatorData = &h
+		m.ValidatorData, writer = &h, h.Writer
 	}
 	if counter := w.counterOf(v); counter != nil {
 		counter.Add(1)
 	}
 	switch {
+	case v == news && !w.flood.beats(from, writer):
+		return pubsub.ValidationIgnore
 	case v == news:
 		return pubsub.ValidationAccept
 	case v.dishonest():
+		w.flood.strike(from, "a bad heartbeat")
 		return pubsub.ValidationReject
 	}
 	return pubsub.ValidationIgnore

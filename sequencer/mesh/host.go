@@ -55,6 +55,9 @@ type wire struct {
 	serving    map[peer.ID]bool
 	links      map[peer.ID]int
 
+	// scored: gossipsub scores its neighbours.
+	scored bool
+
 	// behindMu guards behind: which life is behind each connection, as far as it has said hello.
 	behindMu sync.Mutex
 	behind   map[string]lifeID
@@ -88,6 +91,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		behind:   map[string]lifeID{},
 		topics:   topicTable{joined: map[string]*pubsub.Topic{}},
 		zones:    map[string]func(){},
+		scored:   n.flood.scored(),
 	}
 	if w.pubsub, err = w.newGossip(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mesh: gossip: %w", err), h.Close())
@@ -124,6 +128,10 @@ func (w *wire) handle(id protocol.ID, serve func(network.Stream) error) {
 		w.handlers.Add(1)
 		w.handlersMu.Unlock()
 		defer w.handlers.Done()
+		if err := w.flood.stream(s.Conn().RemotePeer()); err != nil {
+			_ = s.Reset()
+			return
+		}
 		if err := serve(s); err != nil {
 			w.cfg.Log.V(1).Info("stream ended", "protocol", id, "peer", s.Conn().RemotePeer(), "why", err.Error())
 			_ = s.Reset()
@@ -151,6 +159,9 @@ func (w *wire) disconnected(c network.Conn) {
 	w.behindMu.Lock()
 	delete(w.behind, c.ID())
 	w.behindMu.Unlock()
+	if w.host.Network().Connectedness(c.RemotePeer()) != network.Connected {
+		w.flood.parted(c.RemotePeer())
+	}
 	wake(w.dialNow)
 }
 
@@ -249,7 +260,7 @@ func listen(h host.Host, addresses []string) error {
 // connections from one address, where a whole site of members may stand behind one.
 func (n *Node) resourceLimits() (network.ResourceManager, error) {
 	const (
-		members   = 4096 // connections; also streams x 4: two of gossip, one of beats, one sync or blob
+		members   = 4096 // connections; also streams x 8: two of gossip, and of sync, blobs and beats one each way
 		perPeer   = 8    // both ends dial, over two transports, while an old connection dies
 		perSource = 1024 // connections from one address
 		memory    = 512 << 20
@@ -258,7 +269,7 @@ func (n *Node) resourceLimits() (network.ResourceManager, error) {
 	partial := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: members, ConnsInbound: members, ConnsOutbound: members,
-			Streams: 4 * members, StreamsInbound: 2 * members, StreamsOutbound: 2 * members,
+			Streams: 8 * members, StreamsInbound: 4 * members, StreamsOutbound: 4 * members,
 			FD: members, Memory: memory,
 		},
 		Transient:   rcmgr.ResourceLimits{Conns: 256, ConnsInbound: 128, ConnsOutbound: 256},
@@ -292,6 +303,9 @@ var _ connmgr.ConnectionGater = gater{}
 func (n *Node) allows(id peer.ID) bool {
 	member := fleet.MemberID(id.String())
 	if _, ok := n.roster().Member(member); !ok {
+		return false
+	}
+	if n.flood.blames(id) {
 		return false
 	}
 	return n.cfg.Allow == nil || n.cfg.Allow(member)

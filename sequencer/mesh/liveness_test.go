@@ -238,7 +238,7 @@ func notice(key ed25519.PrivateKey, change func(*fleet.Notice)) []byte {
 }
 
 func TestBadNotices(t *testing.T) {
-	w := meshtest.New(t, 3, rarely)
+	w := meshtest.New(t, 3, rarely, forbearing)
 	w.AwaitConnected()
 	h := intruder(t, w, 2)
 	_, name := mesh.TopicNames(meshtest.Fleet(), "lab")

@@ -60,6 +60,8 @@ type Node struct {
 	// born is New's moment, counted the last counter of a beat or a heartbeat.
 	born    time.Time
 	counted atomic.Uint64
+	book    book
+	flood   *flood
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -82,6 +84,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)
+	n.flood = newFlood(n)
 	if _, err := rand.Read(n.nonce[:]); err != nil {
 		return nil, fmt.Errorf("mesh: drawing a nonce: %w", err)
 	}
@@ -92,7 +95,7 @@ func New(cfg Config) (*Node, error) {
 	n.counts.quarantined.Store(uint64(quarantined))
 	n.set = set
 	n.share()
-	if err := n.beginEpoch(); err != nil {
+	if err := errors.Join(n.beginEpoch(), n.newBook()); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -158,6 +161,7 @@ func (n *Node) SetRoster(roster Roster) {
 	n.setMu.Unlock()
 	n.commitMu.Unlock()
 	n.life.keep(roster)
+	n.flood.keep(roster)
 	n.Recheck()
 }
 
@@ -225,6 +229,7 @@ func (n *Node) tellNews(ctx context.Context) {
 		if !ok {
 			return
 		}
+		n.heardOf(records)
 		if n.cfg.OnNews != nil {
 			n.cfg.OnNews(records)
 		}

@@ -52,7 +52,7 @@ func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
 	case !fresh:
 		return notice, stale
 	case !within:
-		return notice, flood
+		return notice, surplus
 	}
 	if notice.Verify(n.cfg.Fleet) != nil {
 		return notice, badSignature

@@ -39,6 +39,8 @@ type PeerState struct {
 	Anchor bool
 	// Forked: a proof is held that it said two things in one position. What it says counts for nothing.
 	Forked bool
+	// Blamed: it did what no honest member does, and is not let in for a while.
+	Blamed bool
 	// Duplicate: two agents that live at the same time use its key. Neither should be believed.
 	Duplicate bool
 }
@@ -77,7 +79,7 @@ func (n *Node) Self() PeerState {
 
 func (n *Node) peer(member fleet.Member, audience audience) PeerState {
 	now := n.now()
-	state := PeerState{Member: member, Interval: audience.interval(n.pace(), member.Zone)}
+	state := PeerState{Member: member, Anchor: n.reachable(&member), Interval: audience.interval(n.pace(), member.Zone)}
 	s := n.life.standing(member.ID, state.Interval, now)
 	state.Presence, state.Heard, state.Silence, state.Duplicate = s.presence, s.heard, s.silence, s.duplicate
 	state.Doubted, state.Root = s.presence == Doubted, s.root
@@ -90,6 +92,7 @@ func (n *Node) peer(member fleet.Member, audience audience) PeerState {
 	if w == nil || err != nil {
 		return state
 	}
+	state.Blamed = n.flood.blames(id)
 	state.Connected = w.host.Network().Connectedness(id) == network.Connected
 	for _, c := range w.host.Network().ConnsToPeer(id) {
 		state.Addresses = append(state.Addresses, c.RemoteMultiaddr().String())

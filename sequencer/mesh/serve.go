@@ -18,6 +18,7 @@ import (
 // answerer is the side of a reconciliation that was asked.
 type answerer struct {
 	*wire
+	from           peer.ID
 	bytes, records int
 	learnt         []fleet.Record
 }
@@ -33,11 +34,12 @@ func (w *wire) serveSync(s network.Stream) error {
 	}
 	defer w.endServing(id)
 	w.counts.sessionsServed.Add(1)
-	a := answerer{wire: w}
+	a := answerer{wire: w, from: id}
 	err := a.run(s)
 	w.learntBySync(a.learnt)
 	if err != nil {
 		w.counts.sessionsRefused.Add(1)
+		w.flood.judge(id, err)
 	}
 	return err
 }
@@ -152,6 +154,9 @@ func (a *answerer) take(body []byte) (frame, error) {
 		return frame{}, err
 	}
 	a.records += len(records)
+	if err := a.flood.offered(a.from, len(records)); err != nil {
+		return frame{}, err
+	}
 	learnt, err := a.admit(records)
 	if err != nil {
 		return frame{}, err

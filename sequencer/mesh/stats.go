@@ -37,6 +37,9 @@ type Stats struct {
 	// SyncBytes is what reconciliations begun here sent and received, without encryption.
 	SyncBytes uint64
 
+	// Overrun are messages, streams, offers and records beyond their rates, Blamed how often a member was
+	// disconnected for what no honest one does.
+	Overrun, Blamed uint64
 	// ConnectionsRefused are strangers at the door, or strangers nearly dialled.
 	ConnectionsRefused uint64
 	// BlobsFetched and BlobsServed; BlobsRefused did not have the digest that was asked for.
@@ -54,6 +57,7 @@ type counters struct {
 	sessions, sessionsFailed, sessionsServed, sessionsRefused        atomic.Uint64
 	syncBytes                                                        atomic.Uint64
 	connectionsRefused                                               atomic.Uint64
+	overrun, blamed                                                  atomic.Uint64
 	blobsFetched, blobsServed, blobsRefused                          atomic.Uint64
 }
 
@@ -73,6 +77,7 @@ func (n *Node) Stats() Stats {
 		SessionsServed: c.sessionsServed.Load(), SessionsRefused: c.sessionsRefused.Load(),
 		SyncBytes:          c.syncBytes.Load(),
 		ConnectionsRefused: c.connectionsRefused.Load(),
-		BlobsFetched:       c.blobsFetched.Load(), BlobsServed: c.blobsServed.Load(), BlobsRefused: c.blobsRefused.Load(),
+		Overrun:            c.overrun.Load(), Blamed: c.blamed.Load(),
+		BlobsFetched: c.blobsFetched.Load(), BlobsServed: c.blobsServed.Load(), BlobsRefused: c.blobsRefused.Load(),
 	}
 }

@@ -130,6 +130,7 @@ func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 		w.counts.sessions.Add(1)
 		if err != nil {
 			w.counts.sessionsFailed.Add(1)
+			w.flood.judge(id, err)
 			w.cfg.Log.V(1).Info("reconciliation failed", "peer", id, "why", err.Error())
 		}
 	}()

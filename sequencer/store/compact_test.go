@@ -18,15 +18,15 @@ func noError(t testing.TB, err error) {
 	}
 }
 
-// sparseFile had 12 MiB of blobs; three of them are left, and two values.
+// sparseFile had 12 MiB of blobs; one of them is left, and two values.
 func sparseFile(t testing.TB) (path string, left []fleet.Digest) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "state.db")
 	s, err := Open(path)
 	noError(t, err)
 	var all []fleet.Digest
-	for i := range 24 {
-		content := make([]byte, MaxBlob/2)
+	for i := range 12 {
+		content := make([]byte, MaxBlob)
 		content[0] = byte(i)
 		digest, err := s.PutBlob(content)
 		noError(t, err)
@@ -34,9 +34,9 @@ func sparseFile(t testing.TB) (path string, left []fleet.Digest) {
 	}
 	noError(t, s.SetMeta("epoch", []byte{7}))
 	noError(t, s.Quarantine(all[0]))
-	noError(t, s.DropBlobs(all[3:]...))
+	noError(t, s.DropBlobs(all[1:]...))
 	noError(t, s.Close())
-	return path, all[:3]
+	return path, all[:1]
 }
 
 // whole says that nothing of a sparseFile is missing.
@@ -46,7 +46,7 @@ func whole(t *testing.T, path string, left []fleet.Digest) Opened {
 	noError(t, err)
 	defer func() { noError(t, s.Close()) }()
 	for _, digest := range left {
-		if content, ok, err := s.Blob(digest); !ok || err != nil || len(content) != MaxBlob/2 {
+		if content, ok, err := s.Blob(digest); !ok || err != nil || len(content) != MaxBlob {
 			t.Errorf("blob %s: %d bytes, %v %v", digest.Short(), len(content), ok, err)
 		}
 	}

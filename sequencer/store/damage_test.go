@@ -163,7 +163,7 @@ func patch(t testing.TB, path string, at int, value byte) {
 	must(t, f.Close())
 }
 
-// TestCutShort: at every page, and a byte before and after, Open makes a store that works of what is left.
+// TestCutShort: at every page, and of the first ones a byte before and after, Open makes a store that works of what is left.
 func TestCutShort(t *testing.T) {
 	path := file(t)
 	known := written(t, path)
@@ -172,7 +172,7 @@ func TestCutShort(t *testing.T) {
 	after := signed(t, fleet.KindFact, "after", 1)
 	for page := 0; page*pageSize <= len(content); page++ {
 		for _, size := range []int{page*pageSize - 1, page * pageSize, page*pageSize + 1} {
-			if size < 0 || size > len(content) {
+			if size < 0 || size > len(content) || page > 4 && size%pageSize != 0 {
 				continue
 			}
 			path := file(t)
@@ -196,7 +196,7 @@ func TestTornTransaction(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 2))
 	torn, old, recovered := 0, 0, 0
-	for i := range 40 {
+	for i := range 20 {
 		before, err := os.ReadFile(path)
 		must(t, err)
 		s := open(t, path)

@@ -36,9 +36,9 @@ func TestUpdatesTakeNoRoom(t *testing.T) {
 		return info.Size()
 	}
 	before := size()
-	update(t, s, 100, 400)
+	update(t, s, 100, 200)
 	if after := size(); after != before {
-		t.Errorf("%d bytes after 100 updates of 10 keys, %d after 500", before, after)
+		t.Errorf("%d bytes after 100 updates of 10 keys, %d after 300", before, after)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -82,19 +83,35 @@ func setAside(path string, damaged os.FileInfo, why error) (detail string, err e
 	return fmt.Sprintf("%v; moved to %s", why, aside), nil
 }
 
-// moveAside never overwrites what was moved aside before.
+// asideKept bounds the damaged files that lie beside a store: on a bad disk they would fill it.
+const asideKept = 8
+
+// moveAside never overwrites what was moved aside before, and keeps the last asideKept of it.
 func moveAside(path string) (string, error) {
-	for n := 1; ; n++ {
-		aside := path + asideSuffix + strconv.Itoa(n)
-		_, err := os.Lstat(aside)
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-		return aside, os.Rename(path, aside)
+	var numbers []int
+	names, err := filepath.Glob(globLiteral(path) + asideSuffix + "*")
+	if err != nil {
+		return "", err
 	}
+	for _, name := range names {
+		if n, err := strconv.Atoi(name[len(path)+len(asideSuffix):]); err == nil && n > 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	next := 1
+	if len(numbers) > 0 {
+		next = numbers[len(numbers)-1] + 1
+	}
+	aside := path + asideSuffix + strconv.Itoa(next)
+	if err := os.Rename(path, aside); err != nil {
+		return "", err
+	}
+	for _, n := range numbers[:max(0, len(numbers)+1-asideKept)] {
+		// What cannot be removed is tried again the next time.
+		_ = os.Remove(path + asideSuffix + strconv.Itoa(n))
+	}
+	return aside, nil
 }
 
 const asideSuffix = ".corrupt-"

@@ -233,6 +233,9 @@ func (p page) keys(low, high []byte) ([][]byte, error) {
 		switch {
 		case !ok || int(distance) < (p.count-i)*elementSize:
 			return nil, p.damaged("key out of the page")
+		case i == 0 && int(distance) != p.count*elementSize:
+			// The first key follows the last element: with a smaller count, records would be gone without a word.
+			return nil, p.damaged("not as many elements as it says")
 		case i > 0 && bytes.Compare(key, keys[i-1]) <= 0, i == 0 && low != nil && !bytes.Equal(key, low),
 			high != nil && bytes.Compare(key, high) >= 0:
 			return nil, p.damaged("key out of order")

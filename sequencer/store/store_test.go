@@ -301,15 +301,22 @@ func survives(t *testing.T, name, path string, digests map[fleet.Digest]bool) (r
 	return true
 }
 
-func TestDamagedTwice(t *testing.T) {
-	path := file(t)
-	for n := 1; n <= 3; n++ {
+// TestDamagedOften: each damaged file is kept under a name of its own, the last eight of them.
+func TestDamagedOften(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state[1]*.db") // no pattern
+	must(t, os.WriteFile(path+".corrupt-by-hand", nil, 0o600))
+	for n := 1; n <= 12; n++ {
 		must(t, os.WriteFile(path, bytes.Repeat([]byte{byte(n)}, 40_000), 0o600))
 		must(t, open(t, path).Close())
-		kept, err := os.ReadFile(fmt.Sprintf("%s.corrupt-%d", path, n))
-		if err != nil || kept[0] != byte(n) {
-			t.Fatalf("damaged file %d: %v", n, err)
+		for k := 1; k <= n; k++ {
+			kept, err := os.ReadFile(fmt.Sprintf("%s.corrupt-%d", path, k))
+			if k <= n-8 && !errors.Is(err, os.ErrNotExist) || k > n-8 && (err != nil || kept[0] != byte(k)) {
+				t.Fatalf("after %d: damaged file %d: %v", n, k, err)
+			}
 		}
+	}
+	if _, err := os.Stat(path + ".corrupt-by-hand"); err != nil {
+		t.Error("what somebody else put there is gone")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/sequencer/mesh"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -38,6 +39,9 @@ type Config struct {
 	DataDir string
 	// Listen are the mesh's multiaddrs; none means that this member only dials out.
 	Listen []string
+	// Peers are multiaddrs of members to dial beside those that the roster gives, Announce those at which this one is
+	// reached; see mesh.Config.
+	Peers, Announce []string
 	// ReadAddr of the read endpoint, MetricsAddr and ProbeAddr of /metrics and /livez /readyz; "0" switches the latter two off.
 	ReadAddr, MetricsAddr, ProbeAddr string
 	// InProcess renders payloads in the agent's own process, where they cannot be jailed in one of their own.
@@ -66,6 +70,16 @@ func (c *Config) check() error {
 		return errors.New("two rosters: --fleet-url and --members exclude each other")
 	case c.DataDir == "":
 		return errors.New("no --data-dir")
+	}
+	for _, address := range c.Peers {
+		if err := mesh.CheckPeer(address); err != nil {
+			return fmt.Errorf("--peer: %w", err)
+		}
+	}
+	for _, address := range c.Announce {
+		if err := mesh.CheckAnnounced(address); err != nil {
+			return fmt.Errorf("--announce: %w", err)
+		}
 	}
 	if c.RepositoryURL != "" {
 		u, err := url.Parse(c.RepositoryURL)

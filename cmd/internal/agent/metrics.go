@@ -204,6 +204,7 @@ func (m *Metrics) collectMesh(out chan<- prometheus.Metric, gauge func(*promethe
 	for reason, n := range map[string]uint64{
 		"too_large": s.TooLarge, "malformed": s.Malformed, "other_fleet": s.OtherFleet, "stranger": s.Stranger,
 		"bad_signature": s.BadSignature, "version": s.Version, "connection": s.ConnectionsRefused,
+		"overrun": s.Overrun, "blamed": s.Blamed,
 	} {
 		counter(m.refused, n, reason)
 	}

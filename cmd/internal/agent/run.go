@@ -191,6 +191,7 @@ func (r *running) openMesh() error {
 	r.control = NewController()
 	config := mesh.LAN()
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
+	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
 	if r.node, err = mesh.New(config); err != nil {
 		return err

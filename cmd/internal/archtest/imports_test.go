@@ -96,7 +96,8 @@ var rules = slices.Concat([]rule{
 		name: "mesh", in: []string{"sequencer/mesh"},
 		only: []string{
 			"std", "./api/fleet", "./sequencer/lattice", "./sequencer/store",
-			"github.com/libp2p/...", "github.com/multiformats/go-multiaddr/...", "github.com/go-logr/logr",
+			"github.com/libp2p/...", "github.com/multiformats/go-multiaddr/...", "github.com/multiformats/go-multiaddr-dns",
+			"golang.org/x/time/rate", "github.com/go-logr/logr",
 		},
 		because: "the mesh carries records; whoever knows what they say does not belong on the wire",
 	},

@@ -46,6 +46,8 @@ type life struct {
 	Number int
 	// Talks says that it publishes until it is killed. Otherwise it says one word for each line that it reads.
 	Talks bool
+	// Marks says that it marks so many records as being looked at, acknowledges that, and looks at them for ever.
+	Marks int
 	// Timeouts of the mesh; zero means those of mesh.Test.
 	Timeout time.Duration
 }
@@ -81,6 +83,14 @@ func (l *life) live() error {
 	}
 	if s.Opened().Recovered {
 		return fmt.Errorf("life %d found its file damaged: %s", l.Number, s.Opened().Detail)
+	}
+	if l.Marks > 0 {
+		if err := s.Suspect(marked(l.Marks)); err != nil {
+			return err
+		}
+		tell("root", "marked", "false")
+		_, err := bufio.NewReader(os.Stdin).ReadByte()
+		return err
 	}
 	cfg := mesh.Test()
 	cfg.Key, cfg.Fleet, cfg.Store = meshtest.Key(dies), meshtest.Fleet(), s
@@ -157,6 +167,14 @@ func tell(words ...string) {
 		line += w + " "
 	}
 	_, _ = os.Stdout.WriteString(line[:len(line)-1] + "\n")
+}
+
+// marked digests of a life.
+func marked(n int) (all []fleet.Digest) {
+	for i := range n {
+		all = append(all, fleet.DigestOf("marked", []byte{byte(i)}))
+	}
+	return all
 }
 
 // roster of the two; only the one that stays can be dialled.

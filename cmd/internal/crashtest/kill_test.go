@@ -28,7 +28,7 @@ import (
 	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
 
-var kills = flag.Int("kills", 50, "how often TestKill kills the member; 2,000 with FLOTILLA_SOAK=1")
+var kills = flag.Int("kills", 30, "how often TestKill kills the member; 2,000 with FLOTILLA_SOAK=1")
 
 func idOf(i int) fleet.MemberID {
 	return fleet.MemberIDOf(meshtest.Key(i).Public().(ed25519.PublicKey))
@@ -113,8 +113,14 @@ type child struct {
 
 func (p *pair) start(talks bool) *child {
 	p.t.Helper()
+	return p.live(life{Talks: talks})
+}
+
+func (p *pair) live(l life) *child {
+	p.t.Helper()
 	p.lives++
-	text, err := json.Marshal(life{Store: p.path, Peer: p.peer, Number: p.lives, Talks: talks, Timeout: p.timeout})
+	l.Store, l.Peer, l.Number, l.Timeout = p.path, p.peer, p.lives, p.timeout
+	text, err := json.Marshal(l)
 	must(p.t, err)
 	self, err := os.Executable()
 	must(p.t, err)
@@ -289,6 +295,23 @@ func TestKill(t *testing.T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.Logf("%d kills, %d of them while it started; %d positions, %d keys", times, early, len(p.heard), len(p.said))
+}
+
+// TestKilledWhileLooking: what a process was looking at when it was killed, the next one knows, until it is cleared.
+func TestKilledWhileLooking(t *testing.T) {
+	p := newPair(t, 0)
+	c := p.live(life{Marks: 3})
+	meshtest.Await(t, "the marks", func() bool { return c.root.Load() != nil })
+	c.kill()
+	for _, want := range []int{3, 0} {
+		s, err := store.Open(p.path)
+		must(t, err)
+		if got := s.Suspects(); !slices.Equal(got, marked(want)) {
+			t.Errorf("%d suspects, want %d", len(got), want)
+		}
+		must(t, s.Cleared())
+		must(t, s.Close())
+	}
 }
 
 func must(t testing.TB, err error) {

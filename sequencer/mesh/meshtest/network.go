@@ -29,6 +29,8 @@ type Network struct {
 	t       testing.TB
 	configs []func(*mesh.Config)
 	members []*member
+	// dials says whom a member dials, where the roster gives no addresses; nil where it does.
+	dials func(i int) []int
 
 	mu  sync.Mutex
 	cut map[[2]fleet.MemberID]bool
@@ -38,6 +40,8 @@ type member struct {
 	key    ed25519.PrivateKey
 	member fleet.Member
 	path   string
+	// listened are the addresses of its last life, where others look for it.
+	listened []string
 	// These are nil while it is stopped.
 	node  *mesh.Node
 	store *store.Store
@@ -65,7 +69,14 @@ func (r Roster) Members() []fleet.Member { return r }
 // change the configuration of every member before it starts.
 func New(t testing.TB, size int, options ...func(*mesh.Config)) *Network {
 	t.Helper()
-	w := &Network{t: t, configs: options, cut: map[[2]fleet.MemberID]bool{}}
+	return Linked(t, size, nil, options...)
+}
+
+// Linked is New for a fleet whose roster has no addresses: the i-th member is given those of the members that
+// dials names, all below i, and nothing else. It listens at the same ones in every life.
+func Linked(t testing.TB, size int, dials func(i int) []int, options ...func(*mesh.Config)) *Network {
+	t.Helper()
+	w := &Network{t: t, configs: options, dials: dials, cut: map[[2]fleet.MemberID]bool{}}
 	folder := t.TempDir()
 	for i := range size {
 		key := Key(i)
@@ -110,6 +121,15 @@ func (w *Network) Member(i int) fleet.Member { return w.members[i].member }
 // Node is the i-th member's node; nil while it is stopped.
 func (w *Network) Node(i int) *mesh.Node { return w.members[i].node }
 
+// PeerAddresses are where the i-th member listens now, or did when it was stopped, as others configure them.
+func (w *Network) PeerAddresses(i int) []string {
+	var all []string
+	for _, address := range w.members[i].listened {
+		all = append(all, address+"/p2p/"+string(w.members[i].member.ID))
+	}
+	return all
+}
+
 // Store is the i-th member's store; nil while it is stopped.
 func (w *Network) Store(i int) *store.Store { return w.members[i].store }
 
@@ -143,6 +163,14 @@ func (w *Network) start(i int) {
 	cfg.Key, cfg.Fleet, cfg.Roster, cfg.Store = m.key, Fleet(), w.Roster(), s
 	cfg.Listen = []string{"/ip4/127.0.0.1/tcp/0"}
 	cfg.Allow = func(other fleet.MemberID) bool { return w.reachable(m.member.ID, other) }
+	if w.dials != nil {
+		if m.listened != nil {
+			cfg.Listen = m.listened
+		}
+		for _, j := range w.dials(i) {
+			cfg.Peers = append(cfg.Peers, w.PeerAddresses(j)...)
+		}
+	}
 	for _, option := range w.configs {
 		option(&cfg)
 	}
@@ -165,7 +193,10 @@ func (w *Network) start(i int) {
 	}
 	select {
 	case <-node.Ready():
-		m.member.Addresses = node.Addresses()
+		m.listened = node.Addresses()
+		if w.dials == nil {
+			m.member.Addresses = m.listened
+		}
 	case err := <-ended:
 		ended <- err
 		w.t.Fatalf("member %d: %v", i, err)

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mesh
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+)
+
+// terrain is a fleet to choose neighbours in.
+type terrain struct {
+	members  []fleet.Member
+	outbound map[fleet.MemberID]bool
+	down     map[fleet.MemberID]bool
+	hostile  map[fleet.MemberID]bool
+}
+
+// zoneShapes say in which zone the i-th of so many members is.
+var zoneShapes = map[string]func(i, size int) string{
+	"one zone":                func(int, int) string { return "only" },
+	"forty zones":             func(i, _ int) string { return fmt.Sprintf("zone-%02d", i%40) },
+	"one huge, one small":     func(i, size int) string { return map[bool]string{true: "small", false: "huge"}[i < size/100] },
+	"one huge and very small": func(i, _ int) string { return map[bool]string{true: fmt.Sprint("tiny-", i%10), false: "huge"}[i < 40] },
+}
+
+func newTerrain(shape string, size, outbound int, seed uint64) *terrain {
+	r := rand.New(rand.NewPCG(seed, 1))
+	t := &terrain{outbound: map[fleet.MemberID]bool{}, down: map[fleet.MemberID]bool{}, hostile: map[fleet.MemberID]bool{}}
+	for i := range size {
+		m := fleet.Member{ID: fleet.MemberID(fmt.Sprintf("%016x-%d", seed, i)), Zone: zoneShapes[shape](i, size)}
+		if r.IntN(100) < outbound {
+			t.outbound[m.ID] = true
+		}
+		t.members = append(t.members, m)
+	}
+	return t
+}
+
+func (t *terrain) pick(into map[fleet.MemberID]bool, percent int, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 2))
+	for i := range t.members {
+		if r.IntN(100) < percent {
+			into[t.members[i].ID] = true
+		}
+	}
+}
+
+func (t *terrain) directory() *directory {
+	return newDirectory(t.members, func(m *fleet.Member) bool { return !t.outbound[m.ID] })
+}
+
+// graph is who is connected with whom among those that are up and honest, and what everyone dialled.
+type graph struct {
+	index            map[fleet.MemberID]int
+	edges            [][]int
+	dialled, inbound []int
+}
+
+func (t *terrain) connect(rounds ...uint64) *graph {
+	g := &graph{index: map[fleet.MemberID]int{}}
+	for i := range t.members {
+		if id := t.members[i].ID; !t.down[id] && !t.hostile[id] {
+			g.index[id] = len(g.index)
+		}
+	}
+	g.edges, g.dialled, g.inbound = make([][]int, len(g.index)), make([]int, len(g.index)), make([]int, len(g.index))
+	d := t.directory()
+	stands := func(id fleet.MemberID) footing {
+		if t.down[id] {
+			return failing
+		}
+		return open
+	}
+	for id, i := range g.index {
+		for _, round := range rounds {
+			for _, other := range choose(plan(surroundings{self: id, directory: d, round: round}), stands) {
+				if !t.down[other] && round == rounds[0] {
+					g.dialled[i]++
+				}
+				if j, ok := g.index[other]; ok {
+					g.inbound[j]++
+					g.edges[i], g.edges[j] = append(g.edges[i], j), append(g.edges[j], i)
+				}
+			}
+		}
+	}
+	return g
+}
+
+// reach is how many are within how many steps of the first with an edge.
+func (g *graph) reach(from int) (size, depth int) {
+	distance := make([]int, len(g.edges))
+	distance[from] = 1
+	queue := []int{from}
+	for len(queue) > 0 {
+		i := queue[0]
+		queue = queue[1:]
+		size, depth = size+1, distance[i]-1
+		for _, j := range g.edges[i] {
+			if distance[j] == 0 {
+				distance[j] = distance[i] + 1
+				queue = append(queue, j)
+			}
+		}
+	}
+	return size, depth
+}
+
+// largest part, and how deep it is from somewhere in it.
+func (g *graph) largest() (size, depth int) {
+	for range 20 {
+		if s, d := g.reach(rand.IntN(len(g.edges))); s > size {
+			size, depth = s, d
+		}
+		if 2*size > len(g.edges) {
+			break
+		}
+	}
+	return size, depth
+}
+
+func drawTerrain(rt *rapid.T) *terrain {
+	shape := rapid.SampledFrom(slices.Sorted(func(yield func(string) bool) {
+		for name := range zoneShapes {
+			if !yield(name) {
+				return
+			}
+		}
+	})).Draw(rt, "shape")
+	size := rapid.SampledFrom([]int{100, 200, 400}).Draw(rt, "members")
+	return newTerrain(shape, size, rapid.IntRange(0, 90).Draw(rt, "outbound only, in a hundred"), rapid.Uint64().Draw(rt, "seed"))
+}
+
+func mean(all []int) float64 {
+	sum := 0
+	for _, n := range all {
+		sum += n
+	}
+	return float64(sum) / float64(max(len(all), 1))
+}
+
+// TestNeighboursAreFewAndConnected: everyone is reached, in few steps, over few connections, whoever is down.
+func TestNeighboursAreFewAndConnected(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		f := drawTerrain(rt)
+		f.pick(f.down, rapid.SampledFrom([]int{0, 10}).Draw(rt, "down, in a hundred"), rapid.Uint64().Draw(rt, "seed of down"))
+		wantConnected(rt, f)
+	})
+}
+
+// TestNeighboursOfTenThousand is the same at the size that is hard to draw many of.
+func TestNeighboursOfTenThousand(t *testing.T) {
+	for shape := range zoneShapes {
+		for _, outbound := range []int{0, 90} {
+			if shape != "forty zones" && os.Getenv("FLOTILLA_SOAK") == "" {
+				continue // what a zone's size squared takes is for `make soak`
+			}
+			t.Run(fmt.Sprintf("%s, %d outbound only", shape, outbound), func(t *testing.T) {
+				f := newTerrain(shape, 10_000, outbound, 7)
+				f.pick(f.down, 10, 8)
+				wantConnected(t, f)
+			})
+		}
+	}
+}
+
+func wantConnected(t rapid.TB, f *terrain) {
+	t.Helper()
+	g := f.connect(3)
+	size, depth := g.largest()
+	if size != len(g.edges) {
+		t.Errorf("%d of %d are connected", size, len(g.edges))
+	}
+	if depth > 12 {
+		t.Errorf("%d steps from one end to the other", depth)
+	}
+	if len(f.directory().all) <= dialEveryone {
+		return
+	}
+	// Of 100 members in 40 zones, the ways between the zones are most.
+	if m := mean(g.dialled); m > 12 || m > 10 && len(f.members) >= 400 {
+		t.Errorf("a member dials %.1f others", m)
+	}
+	if most := slices.Max(g.dialled); most > 40 {
+		t.Errorf("one dials %d others", most)
+	}
+	if most := slices.Max(g.inbound); most > 2*membersPerAnchor {
+		t.Errorf("one is dialled by %d others", most)
+	}
+	for id, i := range g.index {
+		if f.outbound[id] && g.dialled[i] > nearWanted+1 {
+			t.Fatalf("%s only dials out, to %d others", id, g.dialled[i])
+		}
+	}
+}
+
+// TestHalfIsHostile: half the fleet connects and passes nothing on. Nearly all of the others are connected at
+// any time, and all of them after a few rounds.
+func TestHalfIsHostile(t *testing.T) {
+	rounds := make([]uint64, 24)
+	for i := range rounds {
+		rounds[i] = uint64(i)
+	}
+	for shape := range zoneShapes {
+		for _, outbound := range []int{0, 50, 80} {
+			size := 300
+			if os.Getenv("FLOTILLA_SOAK") != "" {
+				size = 1000
+			}
+			t.Run(fmt.Sprintf("%s, %d outbound only", shape, outbound), func(t *testing.T) {
+				f := newTerrain(shape, size, outbound, 11)
+				f.pick(f.hostile, 50, 12)
+				lost := f.lost()
+				g := f.connect(0)
+				if size, _ := g.largest(); size*100 < (len(g.edges)-lost)*90 {
+					t.Errorf("%d of %d are connected at once", size, len(g.edges))
+				}
+				g = f.connect(rounds...)
+				if size, _ := g.largest(); size < len(g.edges)-lost {
+					t.Errorf("%d of %d were connected within %d rounds; %d have hostile anchors alone", size, len(g.edges), len(rounds), lost)
+				}
+			})
+		}
+	}
+}
+
+// lost are the honest members of zones whose anchors are all hostile. Who is there and only dials out has nobody
+// else to dial.
+func (f *terrain) lost() (lost int) {
+	d := f.directory()
+	for i := range f.members {
+		m := &f.members[i]
+		honest := func(id fleet.MemberID) bool { return !f.hostile[id] }
+		own := func(a anchor) bool { return honest(a.id) }
+		if honest(m.ID) && !slices.ContainsFunc(d.anchors[m.Zone], own) && !slices.ContainsFunc(d.standIns(m.Zone), honest) {
+			lost++
+		}
+	}
+	return lost
+}
+
+// TestFewAnchorsStandIn: a zone without anchors meets at those of others, the same ones for all its members.
+func TestFewAnchorsStandIn(t *testing.T) {
+	f := newTerrain("forty zones", 1000, 0, 5)
+	for i := range f.members {
+		f.outbound[f.members[i].ID] = f.members[i].Zone == "zone-07"
+	}
+	d := f.directory()
+	met := map[fleet.MemberID]int{}
+	for i := range f.members {
+		if m := &f.members[i]; m.Zone == "zone-07" {
+			for _, id := range choose(plan(surroundings{self: m.ID, directory: d}), func(fleet.MemberID) footing { return open }) {
+				met[id]++
+			}
+		}
+	}
+	if len(met) != anchorsLeast {
+		t.Errorf("the members of a zone without anchors dial %d others, want %d", len(met), anchorsLeast)
+	}
+	for id, n := range met {
+		if n != d.members["zone-07"] {
+			t.Errorf("%s is dialled by %d of %d", id, n, d.members["zone-07"])
+		}
+	}
+}
+
+// TestFewAnchorsOfMany have room for everyone: half of what they take, or all of it where a zone has but two.
+func TestFewAnchorsOfMany(t *testing.T) {
+	for _, zones := range []int{1, 10} {
+		for _, anchors := range []int{3 * zones, 20 * zones} {
+			f := newTerrain("one zone", 10_000, 100, 3)
+			for i := range f.members {
+				f.members[i].Zone = fmt.Sprint("zone-", i%zones)
+				f.outbound[f.members[i].ID] = i >= anchors
+			}
+			g := f.connect(0)
+			if size, _ := g.largest(); size != len(g.edges) {
+				t.Errorf("%d zones, %d anchors: %d of %d are connected", zones, anchors, size, len(g.edges))
+			}
+			if most := slices.Max(g.inbound); most > 2*membersPerAnchor {
+				t.Errorf("%d zones, %d anchors: one is dialled by %d", zones, anchors, most)
+			}
+		}
+	}
+}
+
+// TestChoose: who fails is tried again and replaced, who is barred is only replaced.
+func TestChoose(t *testing.T) {
+	stands := map[fleet.MemberID]footing{"b": failing, "c": barred}
+	for name, c := range map[string]struct {
+		slots []slot
+		want  []fleet.MemberID
+	}{
+		"nobody":               {nil, nil},
+		"the first":            {[]slot{{[]fleet.MemberID{"a", "d"}, 1}}, []fleet.MemberID{"a"}},
+		"one fails":            {[]slot{{[]fleet.MemberID{"b", "a", "d"}, 1}}, []fleet.MemberID{"b", "a"}},
+		"one is barred":        {[]slot{{[]fleet.MemberID{"c", "a", "d"}, 1}}, []fleet.MemberID{"a"}},
+		"too few":              {[]slot{{[]fleet.MemberID{"b", "c"}, 2}}, []fleet.MemberID{"b"}},
+		"two slots for one":    {[]slot{{[]fleet.MemberID{"a"}, 1}, {[]fleet.MemberID{"a", "d"}, 1}}, []fleet.MemberID{"a"}},
+		"none of it is wanted": {[]slot{{[]fleet.MemberID{"a"}, 0}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := choose(c.slots, func(id fleet.MemberID) footing { return stands[id] }); !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestCarriedZonesAreReached: two anchors of each while they are few, and never more than the bound.
+func TestCarriedZonesAreReached(t *testing.T) {
+	f := newTerrain("forty zones", 1000, 90, 9)
+	d := f.directory()
+	for _, many := range []int{0, 1, 4, 5, 39} {
+		for i := range f.members {
+			s := surroundings{self: f.members[i].ID, directory: d, carried: d.zones[:many]}
+			links := 0
+			for _, slot := range s.forCarried(markOf(string(s.self)), f.members[i].Zone) {
+				links += slot.want
+			}
+			others := many
+			if slices.Contains(s.carried, f.members[i].Zone) {
+				others--
+			}
+			if links > carriedLinks || links < min(others, carriedLinks) {
+				t.Fatalf("%d connections for %d zones", links, others)
+			}
+		}
+	}
+}
+
+func BenchmarkNeighbours(b *testing.B) {
+	f := newTerrain("one zone", 10_000, 0, 1)
+	b.Run("directory", func(b *testing.B) {
+		for b.Loop() {
+			f.directory()
+		}
+	})
+	d := f.directory()
+	b.Run("plan", func(b *testing.B) {
+		for b.Loop() {
+			plan(surroundings{self: f.members[0].ID, directory: d})
+		}
+	})
+}
