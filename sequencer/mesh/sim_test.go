@@ -49,8 +49,8 @@ func simulate(t *testing.T, model func(seed uint64) meshtest.Model, layout mesht
 	}
 }
 
-// quiet leaves heartbeats rare: they are most of what a fleet sends, and of what simulating it costs.
-func quiet(_ int, c *mesh.Config) { c.Heartbeat = time.Minute }
+// quiet leaves beats and heartbeats rare: they are most of what a fleet sends, and of what simulating it costs.
+func quiet(_ int, c *mesh.Config) { c.Heartbeat, c.Beat = time.Minute, 20*time.Second }
 
 // neighbours gives every member the addresses of the next one and of some drawn by the seed: one connected
 // graph.
@@ -233,7 +233,7 @@ func TestSimulatedSlowSite(t *testing.T) {
 
 // TestSimulatedStorms: whatever happens to a fleet, once it is over everyone holds what everyone said.
 func TestSimulatedStorms(t *testing.T) {
-	const members, acts = 20, 6
+	const members, acts = 20, 4
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 17), Configure: quiet}
 	simulate(t, lossy, layout, 2, func(w *simulated, draw *rand.Rand) {
 		down := map[int]bool{}
