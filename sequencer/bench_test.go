@@ -44,6 +44,8 @@ func (h held) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet
 
 func (held) Commands(fleet.RolloutName) []fleet.Command { return nil }
 
+func (held) Removed(fleet.MemberID) bool { return false }
+
 func (h held) say(p *Plan, m fleet.MemberID, kinds ...fleet.FactKind) {
 	for _, k := range kinds {
 		f := milestone{p.Digest, m, k}

@@ -14,8 +14,11 @@ import (
 type Facts interface {
 	// Fact is the record by which a member stated a milestone of a plan; false where none is held.
 	Fact(plan fleet.Digest, member fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool)
-	// Commands for a rollout, in any order.
+	// Commands for a rollout, in any order. Stops and goes of members that are removed are not among them.
 	Commands(fleet.RolloutName) []fleet.Command
+	// Removed says that a member is out for ever: a proof is held that it said two things in one position. Its
+	// place is settled, and what it said counts for nothing (R1).
+	Removed(fleet.MemberID) bool
 }
 
 // Verdict of a decision.
@@ -62,6 +65,10 @@ const (
 	HasYielded
 	// NotTargeted: the plan is not for this member.
 	NotTargeted
+	// WasRemoved: a proof is held against this member; it starts nothing more (R1).
+	WasRemoved
+	// TwoAgents: another live agent uses this member's key. No fact says so: the agent that notices adds it.
+	TwoAgents
 )
 
 // Decision says whether one member may go now, and why.
@@ -74,7 +81,7 @@ type Decision struct {
 	// Gate is the stage that is waited for or that is sick.
 	Gate string
 	// Have of Need: what the gate or window counts. Of is the stage's size. Left of Have, for a gate, are
-	// members that left the plan: they fill it, but one at least must really have soaked.
+	// members that left the plan or were removed: they fill it, but one at least must really have soaked.
 	Have, Need, Of, Left int
 	// Missing are the members that would help, by rank; Failed those of them that signed Failed.
 	Missing, Failed []fleet.Name
@@ -104,6 +111,8 @@ func Decide(p *Plan, facts Facts, self fleet.MemberID, _ fleet.Moment) Decision 
 func (d *Decision) settled(p *Plan, facts Facts, self fleet.MemberID) bool {
 	said := func(k fleet.FactKind) bool { return has(facts, p.Digest, self, k) }
 	switch {
+	case facts.Removed(self):
+		d.Verdict, d.Reason = Out, WasRemoved
 	case said(fleet.Yielded):
 		d.Verdict, d.Reason = Out, HasYielded
 	case said(fleet.GaveUp):

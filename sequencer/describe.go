@@ -34,6 +34,10 @@ func (d Decision) Because() string {
 		return fmt.Sprintf("%s: left the plan before it started", d.Stage)
 	case NotTargeted:
 		return "the rollout is not for this member"
+	case WasRemoved:
+		return fmt.Sprintf("%s: removed: two records with its key say different things in one position; it starts nothing more", d.Stage)
+	case TwoAgents:
+		return fmt.Sprintf("%s: held because another live agent uses this member's key", d.Stage)
 	}
 	return "unknown reason"
 }

@@ -109,9 +109,15 @@ func (m milestone) record() fleet.Digest {
 type ledger struct {
 	facts    map[milestone]bool
 	commands []fleet.Command
+	// proven are the members that a proof is held against.
+	proven map[fleet.MemberID]bool
 }
 
-func newLedger() *ledger { return &ledger{facts: map[milestone]bool{}} }
+func newLedger() *ledger {
+	return &ledger{facts: map[milestone]bool{}, proven: map[fleet.MemberID]bool{}}
+}
+
+func (l *ledger) Removed(m fleet.MemberID) bool { return l.proven[m] }
 
 func (l *ledger) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet.Digest, bool) {
 	at := milestone{plan, m, k}
@@ -124,7 +130,7 @@ func (l *ledger) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fl
 func (l *ledger) Commands(name fleet.RolloutName) []fleet.Command {
 	var out []fleet.Command
 	for _, c := range l.commands {
-		if c.Rollout == name {
+		if c.Rollout == name && !l.proven[c.By] {
 			out = append(out, c)
 		}
 	}
@@ -154,6 +160,9 @@ func (l *ledger) join(other *ledger) {
 	}
 	for _, c := range other.commands {
 		l.hear(c)
+	}
+	for m := range other.proven {
+		l.proven[m] = true
 	}
 }
 

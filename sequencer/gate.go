@@ -18,7 +18,7 @@ func (c *count) lacks(p *Plan, m *fleet.Member, facts Facts) {
 	}
 }
 
-// gate of a stage (R3): all but the tolerated number have soaked or left, and at least one really
+// gate of a stage (R3): all but the tolerated number have soaked, left or were removed, and at least one really
 // succeeded: a stage where nobody ran anything opens nothing. GaveUp is not counted, the tolerance
 // already pays for it. Sets are counted; nothing is subtracted from a need.
 func gate(p *Plan, s *Stage, facts Facts) count {
@@ -26,6 +26,9 @@ func gate(p *Plan, s *Stage, facts Facts) count {
 	for i := range s.Members {
 		m := &s.Members[i]
 		switch {
+		case facts.Removed(m.ID): // whatever it said: its success is nobody's
+			c.have++
+			c.left++
 		case has(facts, p.Digest, m.ID, fleet.Soaked):
 			c.have++
 		case has(facts, p.Digest, m.ID, fleet.Yielded):
@@ -49,7 +52,8 @@ func window(p *Plan, s *Stage, facts Facts, rank int) count {
 	for i := range s.Members[:rank] {
 		m := &s.Members[i]
 		switch {
-		case has(facts, p.Digest, m.ID, fleet.Succeeded), has(facts, p.Digest, m.ID, fleet.Soaked), has(facts, p.Digest, m.ID, fleet.Yielded):
+		case has(facts, p.Digest, m.ID, fleet.Succeeded), has(facts, p.Digest, m.ID, fleet.Soaked), has(facts, p.Digest, m.ID, fleet.Yielded),
+			facts.Removed(m.ID):
 			c.have++
 		case has(facts, p.Digest, m.ID, fleet.GaveUp):
 			gaveUp++
@@ -74,8 +78,8 @@ func degraded(p *Plan, s *Stage, facts Facts) []fleet.Name {
 	return out
 }
 
-// isDegraded: unhealthy after its success, and not lifted by a go.
+// isDegraded: unhealthy after its success, not lifted by a go, and not the word of a member that was removed.
 func isDegraded(p *Plan, facts Facts, id fleet.MemberID) bool {
 	fact, ok := facts.Fact(p.Digest, id, fleet.Degraded)
-	return ok && !lifts(facts.Commands(p.Rollout))[fact]
+	return ok && !facts.Removed(id) && !lifts(facts.Commands(p.Rollout))[fact]
 }

@@ -13,7 +13,7 @@ import (
 // rules are Decide taken apart, so that a bug can be planted in one of them.
 type rules struct {
 	settled func(d *Decision, p *Plan, f Facts, self fleet.MemberID) bool
-	gate    func(p *Plan, s *Stage, f Facts) bool
+	gate    func(w *world, p *Plan, s *Stage, f Facts) bool
 	window  func(w *world, p *Plan, s *Stage, f Facts, rank int) bool
 	permit  func(w *world, d *Decision, p *Plan, f Facts) bool
 }
@@ -21,7 +21,7 @@ type rules struct {
 // sound are the rules as built.
 var sound = rules{
 	settled: func(d *Decision, p *Plan, f Facts, self fleet.MemberID) bool { return d.settled(p, f, self) },
-	gate:    func(p *Plan, s *Stage, f Facts) bool { return gate(p, s, f).open },
+	gate:    func(_ *world, p *Plan, s *Stage, f Facts) bool { return gate(p, s, f).open },
 	window:  func(_ *world, p *Plan, s *Stage, f Facts, rank int) bool { return window(p, s, f, rank).open },
 	permit:  func(_ *world, d *Decision, p *Plan, f Facts) bool { return d.permit(p, f) },
 }
@@ -33,7 +33,7 @@ func (r rules) decide(w *world, p *Plan, f Facts, self fleet.MemberID) Decision 
 	}
 	place, _ := p.Place(self)
 	for i := range p.Stages[:place.Stage] {
-		if !r.gate(p, &p.Stages[i], f) {
+		if !r.gate(w, p, &p.Stages[i], f) {
 			return Decision{Verdict: Wait, Reason: WaitsForStage}
 		}
 	}
@@ -109,29 +109,60 @@ var planted = []struct {
 		}
 	}, nil},
 	{"gate counts Succeeded instead of Soaked", "I2", func(r *rules) {
-		r.gate = func(p *Plan, s *Stage, f Facts) bool {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
 			return tally(p, s.Members, f, fleet.Succeeded, fleet.Yielded) >= len(s.Members)-s.Tolerance && tally(p, s.Members, f, fleet.Succeeded) >= MinSuccess
 		}
 	}, nil},
 	{"gate counts GaveUp", "I2", func(r *rules) {
-		r.gate = func(p *Plan, s *Stage, f Facts) bool {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
 			return tally(p, s.Members, f, fleet.Soaked, fleet.Yielded, fleet.GaveUp) >= len(s.Members)-s.Tolerance && tally(p, s.Members, f, fleet.Soaked) >= MinSuccess
 		}
 	}, nil},
 	{"gate subtracts who left from its need, and counts them too", "I2", func(r *rules) {
-		r.gate = func(p *Plan, s *Stage, f Facts) bool {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
 			left := tally(p, s.Members, f, fleet.Yielded)
 			return tally(p, s.Members, f, fleet.Soaked, fleet.Yielded) >= len(s.Members)-s.Tolerance-left && tally(p, s.Members, f, fleet.Soaked) >= MinSuccess
 		}
 	}, nil},
 	{"gate counts the members it has heard of", "I2", func(r *rules) {
-		r.gate = func(p *Plan, s *Stage, f Facts) bool {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
 			known := tally(p, s.Members, f, fleet.Started, fleet.Yielded, fleet.Succeeded)
 			return known > 0 && tally(p, s.Members, f, fleet.Soaked, fleet.Yielded) >= known-s.Tolerance && tally(p, s.Members, f, fleet.Soaked) >= MinSuccess
 		}
 	}, nil},
 	{"no minSuccess", "I13", func(r *rules) {
-		r.gate = func(p *Plan, s *Stage, f Facts) bool { g := gate(p, s, f); return g.have >= len(s.Members)-s.Tolerance }
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
+			g := gate(p, s, f)
+			return g.have >= len(s.Members)-s.Tolerance
+		}
+	}, nil},
+	{"revoked facts dropped from U and V", "I21", func(r *rules) {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool { return gate(p, s, deaf{f}).open }
+		r.window = func(_ *world, p *Plan, s *Stage, f Facts, rank int) bool { return window(p, s, deaf{f}, rank).open }
+	}, nil},
+	{"a liar's success counts for minSuccess", "I13", func(r *rules) {
+		r.gate = func(_ *world, p *Plan, s *Stage, f Facts) bool {
+			g := gate(p, s, f)
+			return g.have >= g.need && tally(p, s.Members, f, fleet.Soaked) >= MinSuccess
+		}
+	}, nil},
+	{"goes on under proof", "R1", func(r *rules) {
+		r.settled = func(d *Decision, p *Plan, f Facts, self fleet.MemberID) bool {
+			return d.settled(p, f, self) && d.Reason != WasRemoved
+		}
+	}, nil},
+	{"gate from a rollup's count", "I2", func(r *rules) {
+		r.gate = func(w *world, p *Plan, s *Stage, f Facts) bool {
+			g, reported := gate(p, s, f), 0
+			for _, reporter := range w.actors { // counts of what is held here come back from elsewhere
+				for _, stage := range RollupOf(p, reporter.view, everyone).Stages {
+					if stage.Name == s.Name {
+						reported = max(reported, stage.Counts[Complete.String()])
+					}
+				}
+			}
+			return g.have+reported >= g.need && max(g.have-g.left, reported) >= MinSuccess
+		}
 	}, nil},
 	{"starts after it left", "I12", func(r *rules) {
 		r.settled = func(d *Decision, p *Plan, f Facts, self fleet.MemberID) bool {
@@ -190,6 +221,20 @@ var planted = []struct {
 		return Accept(accepted, candidate, revision)
 	}},
 }
+
+// deaf to who was removed: its facts are forgotten, and its place with them.
+type deaf struct{ Facts }
+
+func (d deaf) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet.Digest, bool) {
+	if d.Facts.Removed(m) {
+		return fleet.Digest{}, false
+	}
+	return d.Facts.Fact(plan, m, k)
+}
+
+func (deaf) Removed(fleet.MemberID) bool { return false }
+
+func everyone(fleet.MemberID) bool { return true }
 
 func anyStop(stops []fleet.Command, is func(fleet.Command) bool) bool {
 	for _, s := range stops {

@@ -20,7 +20,8 @@ import (
 // The simulation drives a handful of members through two seals and several revisions. Each decides with
 // whatever subset of facts and commands it happens to have heard, in whatever order; its own it always
 // has. Nothing in it is fair: views stay stale for ever, members vanish, fail, give up, leave, fall sick,
-// and move on to a newer release in the middle of the older one. The checker knows all that was ever
+// and move on to a newer release in the middle of the older one. In some worlds one of them says two things in
+// one position; nobody need have heard the proof. The checker knows all that was ever
 // said and asserts the invariants (docs/rules.md) at every step, with its own, dumb counting.
 
 // chooser makes the choices: a seeded generator, or rapid, which can shrink what it found.
@@ -68,6 +69,8 @@ type actor struct {
 	view    *ledger
 	plan    *Plan
 	started []*Plan
+	// lies: its word is worth nothing, and no rule can make it keep to one.
+	lies bool
 }
 
 // world of a simulation.
@@ -84,10 +87,10 @@ type world struct {
 	hopeless map[fleet.Revision]bool
 	// issued tells on which plan its author was when it gave a command.
 	issued map[fleet.Digest]fleet.Digest
-	// violation is the first one found.
-	violation string
-	seen      counters
-	moves     int
+	// violation is the first one found; closed the first evidence that more facts took away (I21).
+	violation, closed string
+	seen              counters
+	moves             int
 	mood
 }
 
@@ -106,6 +109,9 @@ func newWorld(c chooser, decide decider, accept accepter) (*world, error) {
 	targets := members(1 + c.below(8))
 	for _, m := range targets {
 		w.actors = append(w.actors, &actor{id: m.ID, view: newLedger()})
+	}
+	if c.below(3) == 0 {
+		w.actors[c.below(len(w.actors))].lies = true
 	}
 	for _, rev := range []fleet.Revision{"r1", "r2", "r3", "x"} {
 		w.hopeless[rev] = c.below(5) == 0
@@ -158,9 +164,10 @@ func (w *world) run(moves int) {
 		a := w.actors[w.below(len(w.actors))]
 		switch w.below(12) {
 		case 0, 1, 2:
-			w.hear(a)
+			w.learn(a, func() { w.hear(a) })
 		case 3:
-			a.view.join(w.actors[w.below(len(w.actors))].view)
+			other := w.actors[w.below(len(w.actors))].view
+			w.learn(a, func() { a.view.join(other) })
 		case 4:
 			if w.below(8) < w.haste {
 				w.takeRelease(a, w.plans[w.below(len(w.plans))])
@@ -175,6 +182,50 @@ func (w *world) run(moves int) {
 	}
 }
 
+// learn something: it takes no evidence away (I21), but for the one success that a gate needs of somebody who
+// counts.
+func (w *world) learn(a *actor, take func()) {
+	before := w.decide(w, a.plan, a.view, a.id)
+	take()
+	after := w.decide(w, a.plan, a.view, a.id)
+	if w.closed != "" || after.Verdict != Wait || before.Reason != MayStart && before.Verdict != Hold {
+		return
+	}
+	place, _ := a.plan.Place(a.id)
+	for j := range place.Stage {
+		if successes(a.plan, j, a.view, a.view) < MinSuccess {
+			w.seen["a canary that counts for nothing"]++
+			return
+		}
+	}
+	w.closed = fmt.Sprintf("move %d, %s: I21: %s, and with more facts %s", w.moves, a.id[len(a.id)-4:], before.Because(), after.Because())
+}
+
+// successes in a stage of a plan among the facts of one ledger, of members that count as far as another one knows.
+func successes(p *Plan, stage int, facts, known *ledger) (n int) {
+	for _, m := range p.Stages[stage].Members {
+		if facts.facts[milestone{p.Digest, m.ID, fleet.Soaked}] && !known.proven[m.ID] {
+			n++
+		}
+	}
+	return n
+}
+
+// proof that a member said two things in one position.
+type proof struct{ against fleet.MemberID }
+
+// lie: two milestones of one plan in one position, and with them the proof.
+func (w *world) lie(a *actor) {
+	for _, kind := range []fleet.FactKind{fleet.Soaked, fleet.FactKind(2 + w.below(7))} {
+		f := milestone{a.plan.Digest, a.id, kind}
+		a.view.facts[f], w.truth.facts[f] = true, true
+		w.said = append(w.said, f)
+	}
+	w.truth.proven[a.id] = true
+	w.said = append(w.said, proof{a.id})
+	w.seen["a lie"]++
+}
+
 // hear something, any one thing, that anyone ever said.
 func (w *world) hear(a *actor) {
 	if len(w.said) == 0 {
@@ -185,6 +236,8 @@ func (w *world) hear(a *actor) {
 		a.view.facts[s] = true
 	case fleet.Command:
 		a.view.hear(s)
+	case proof:
+		a.view.proven[s.against] = true
 	}
 }
 
@@ -218,6 +271,7 @@ func (w *world) operate(a *actor) {
 			}
 		}
 	}
+	c.By = a.id
 	w.issued[c.ID] = a.plan.Digest
 	w.truth.hear(c)
 	a.view.hear(c)
@@ -229,7 +283,12 @@ func (w *world) act(a *actor) {
 	d := w.decide(w, a.plan, a.view, a.id)
 	w.equalFacts(a, d)
 	hopeless := w.hopeless[a.plan.Release.Revision]
+	if a.view.proven[a.id] && d.Verdict == Go {
+		w.violate(a, "R1: goes on under proof")
+	}
 	switch {
+	case a.lies && w.below(6) == 0:
+		w.lie(a)
 	case d.Verdict == Go && d.Reason == MayStart:
 		w.start(a)
 	case d.Verdict == Go && (hopeless || w.below(8) < w.trouble):
@@ -260,7 +319,7 @@ func (w *world) equalFacts(a *actor, d Decision) {
 	if len(a.view.commands) < 2 {
 		return
 	}
-	other := &ledger{facts: maps.Clone(a.view.facts), commands: slices.Clone(a.view.commands)}
+	other := &ledger{facts: maps.Clone(a.view.facts), commands: slices.Clone(a.view.commands), proven: a.view.proven}
 	slices.Reverse(other.commands)
 	if again := w.decide(w, a.plan, other, a.id); !reflect.DeepEqual(d, again) {
 		w.violate(a, "I17: %s; in another order %s", d.Because(), again.Because())
@@ -277,6 +336,7 @@ func (w *world) violate(a *actor, format string, args ...any) {
 func (w *world) say(a *actor, k fleet.FactKind) {
 	own := func(k fleet.FactKind) bool { return has(w.truth, a.plan.Digest, a.id, k) }
 	switch {
+	case a.lies:
 	case k == fleet.Started && own(fleet.Yielded), k == fleet.Yielded && own(fleet.Started):
 		w.violate(a, "I12: started and yielded")
 	case own(fleet.GaveUp) && k != fleet.GaveUp:
@@ -299,6 +359,22 @@ func (w *world) say(a *actor, k fleet.FactKind) {
 	}
 }
 
+// proven liars of a stage that said none of the milestones.
+func (w *world) proven(p *Plan, stage int, kinds ...fleet.FactKind) (n int) {
+	for _, m := range p.Stages[stage].Members {
+		said := func(k fleet.FactKind) bool { return w.truth.facts[milestone{p.Digest, m.ID, k}] }
+		if w.truth.proven[m.ID] && !slices.ContainsFunc(kinds, said) {
+			n++
+		}
+	}
+	return n
+}
+
+// liars in the world.
+func (w *world) liar(id fleet.MemberID) bool {
+	return slices.ContainsFunc(w.actors, func(a *actor) bool { return a.lies && a.id == id })
+}
+
 // count the members of a stage that said any of the milestones.
 func (w *world) count(p *Plan, stage int, kinds ...fleet.FactKind) (n int) {
 	for _, m := range p.Stages[stage].Members {
@@ -312,8 +388,13 @@ func (w *world) count(p *Plan, stage int, kinds ...fleet.FactKind) (n int) {
 // start, and look at every rule that a start can break.
 func (w *world) start(a *actor) {
 	place, _ := a.plan.Place(a.id)
-	for _, stop := range a.view.commands {
-		if stop.Verb == fleet.Pause && !slices.ContainsFunc(a.view.commands, func(c fleet.Command) bool {
+	if a.lies {
+		w.say(a, fleet.Started)
+		return
+	}
+	commands := a.view.Commands(checkout)
+	for _, stop := range commands {
+		if stop.Verb == fleet.Pause && !slices.ContainsFunc(commands, func(c fleet.Command) bool {
 			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)
 		}) {
 			w.violate(a, "I16: starts under an un-lifted stop")
@@ -321,12 +402,14 @@ func (w *world) start(a *actor) {
 	}
 	for j := range place.Stage {
 		s := &a.plan.Stages[j]
-		soaked := w.count(a.plan, j, fleet.Soaked)
-		if settled := w.count(a.plan, j, fleet.Soaked, fleet.Yielded); settled < len(s.Members)-s.Tolerance {
+		if settled := w.count(a.plan, j, fleet.Soaked, fleet.Yielded) + w.proven(a.plan, j, fleet.Soaked, fleet.Yielded); settled < len(s.Members)-s.Tolerance {
 			w.violate(a, "I2: starts in stage %d, and in stage %d %d of %d have soaked or left (tolerance %d)", place.Stage, j, settled, len(s.Members), s.Tolerance)
 		}
-		if soaked < MinSuccess {
+		if successes(a.plan, j, w.truth, a.view) < MinSuccess {
 			w.violate(a, "I13: starts in stage %d, and in stage %d nobody succeeded", place.Stage, j)
+		}
+		if w.proven(a.plan, j) > 0 {
+			w.seen["a start behind a stage with a liar"]++
 		}
 	}
 	for _, earlier := range a.started {
@@ -355,7 +438,7 @@ func (w *world) motion(a *actor, stage int) {
 	var moving, exposed int
 	for _, m := range s.Members {
 		said := func(k fleet.FactKind) bool { return w.truth.facts[milestone{a.plan.Digest, m.ID, k}] }
-		if said(fleet.Started) && !said(fleet.Succeeded) {
+		if said(fleet.Started) && !said(fleet.Succeeded) && !w.liar(m.ID) {
 			exposed++
 			if !said(fleet.GaveUp) {
 				moving++
@@ -370,10 +453,16 @@ func (w *world) motion(a *actor, stage int) {
 	}
 }
 
-// finish looks at what only the end shows: I4, how far a release came that succeeds nowhere.
+// finish looks at what only the end shows: I4, how far a release came that succeeds nowhere (a liar can say that it
+// did: a gate that needs nobody else is open to it, I11), and I21.
 func (w *world) finish() {
+	defer func() {
+		if w.violation == "" {
+			w.violation = w.closed
+		}
+	}()
 	for _, p := range w.plans {
-		if !w.hopeless[p.Release.Revision] || w.violation != "" {
+		if !w.hopeless[p.Release.Revision] || w.violation != "" || slices.ContainsFunc(w.actors, func(a *actor) bool { return a.lies }) {
 			continue
 		}
 		a := &actor{id: p.Stages[0].Members[0].ID, plan: p}
@@ -392,7 +481,7 @@ func (w *world) finish() {
 // TestSafety runs many seeds; each of the invariants holds in every one of them.
 func TestSafety(t *testing.T) {
 	total := counters{}
-	for seed := range uint64(1200) {
+	for seed := range uint64(2000) {
 		w, err := newWorld(seeded{rand.New(rand.NewPCG(seed, 1))}, asBuilt, Accept)
 		if err != nil {
 			t.Fatal(err)
@@ -406,10 +495,16 @@ func TestSafety(t *testing.T) {
 			total[k] += n
 		}
 	}
+	for _, k := range []string{"a start behind a stage with a liar", "a canary that counts for nothing"} {
+		if total[k] < 5 {
+			t.Errorf("vacuous: %s was seen %d times", k, total[k])
+		}
+	}
 	for _, k := range []string{
 		"a newer seal", "a coalesced revision", "a release left in motion", "a carry-over", "a pause obeyed",
 		"a sickness obeyed", "a yield in the first stage", "more gave up than is tolerated",
 		"a start behind a gate", "a start behind the window", "a release that fails everywhere",
+		"a lie",
 	} {
 		if total[k] < 100 {
 			t.Errorf("vacuous: %s was seen %d times", k, total[k])
@@ -459,11 +554,14 @@ func TestLiveness(t *testing.T) {
 		calm(w, last)
 		open := true
 		for i, s := range last.Stages {
-			gaveUp, moved := w.count(last, i, fleet.GaveUp), w.count(last, i, fleet.Started, fleet.Yielded, fleet.Succeeded)
+			gaveUp := w.count(last, i, fleet.GaveUp)
+			moved := w.count(last, i, fleet.Started, fleet.Yielded, fleet.Succeeded) + w.proven(last, i, fleet.Started, fleet.Yielded, fleet.Succeeded)
 			if want := len(s.Members); open && max(0, gaveUp-s.Tolerance) < s.MaxConcurrency && moved != want {
 				t.Errorf("seed %d: stage %s: %d of %d moved, %d gave up (N %d, tolerance %d)", seed, s.Name, moved, want, gaveUp, s.MaxConcurrency, s.Tolerance)
 			}
-			open = open && w.count(last, i, fleet.Soaked, fleet.Yielded) >= len(s.Members)-s.Tolerance && w.count(last, i, fleet.Soaked) > 0
+			settled := w.count(last, i, fleet.Soaked, fleet.Yielded) + w.proven(last, i, fleet.Soaked, fleet.Yielded)
+			earned := successes(last, i, w.truth, w.truth)
+			open = open && settled >= len(s.Members)-s.Tolerance && earned > 0
 		}
 		if w.violation != "" {
 			t.Errorf("seed %d: %s", seed, w.violation)
@@ -479,7 +577,7 @@ func TestLiveness(t *testing.T) {
 	}
 }
 
-// calm lets everybody who can take the release hear everything, lifts the stops, and ends every attempt
+// calm ends the lies, and lets everybody who can take the release hear everything, lifts the stops, and ends every attempt
 // in success or in GaveUp.
 func calm(w *world, p *Plan) {
 	lift := resume(len(w.said))
@@ -493,6 +591,7 @@ func calm(w *world, p *Plan) {
 	}
 	w.truth.hear(lift)
 	for _, a := range w.actors {
+		a.lies = false
 		a.plan = p // the ones that hold the sibling branch too: an operator saw to it
 		a.started = nil
 	}

@@ -16,16 +16,19 @@ const (
 	HasFailed
 	LeftPlan
 	IsDegraded
+	Removed
 )
 
 func (s MemberState) String() string {
-	return [...]string{"Pending", "Progressing", "Soaking", "Complete", "Failed", "Ineligible", "Degraded"}[s]
+	return [...]string{"Pending", "Progressing", "Soaking", "Complete", "Failed", "Ineligible", "Degraded", "Removed"}[s]
 }
 
 // StateOf one member in the plan.
 func StateOf(p *Plan, facts Facts, id fleet.MemberID) MemberState {
 	said := func(k fleet.FactKind) bool { return has(facts, p.Digest, id, k) }
 	switch {
+	case facts.Removed(id):
+		return Removed
 	case said(fleet.Yielded):
 		return LeftPlan
 	case isDegraded(p, facts, id):

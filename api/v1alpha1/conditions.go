@@ -82,6 +82,10 @@ const (
 	ReasonNotTargeted              = "NotTargeted"              // the rollout is not for this member
 	ReasonIneligible               = "Ineligible"               // this member left the plan
 
+	// Stalled.
+	ReasonForked    = "Forked"    // a member's key signed two things in one position; what it says counts for nothing
+	ReasonDuplicate = "Duplicate" // another live agent uses this member's key
+
 	// FleetMember Ready.
 	ReasonHeard = "Heard" // a beat or a heartbeat arrived lately
 	ReasonLost  = "Lost"  // members next to it do not hear it any more

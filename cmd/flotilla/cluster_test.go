@@ -280,6 +280,16 @@ func (s *site) Members() []readapi.FleetMember {
 		if m.Name == s.self {
 			fm.Self, fm.HeardSeconds, fm.KubernetesVersion, fm.AgentVersion = true, nil, "v1.37.2", "v0.1.0"
 		}
+		switch m.Name {
+		case "c1":
+			fm.Anchor, fm.Root = true, fleet.DigestOf("test", []byte("state"))
+		case "eu-4":
+			fm.Forked = true
+		case "us-2":
+			fm.SameState, fm.DiffersSeconds, fm.Root = false, 12, fleet.DigestOf("test", []byte("other"))
+		case "us-3":
+			fm.SameState, fm.DiffersSeconds, fm.Doubted, fm.Connected = false, 11520, true, false
+		}
 		out = append(out, fm)
 	}
 	return out

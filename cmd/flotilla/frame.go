@@ -124,7 +124,7 @@ func markOf(phase string) (string, paint) {
 	switch phase {
 	case "Complete":
 		return "✓", green
-	case "Failed", "Degraded":
+	case "Failed", "Degraded", "Removed":
 		return "✗", red
 	case "Progressing", "Soaking":
 		return "▶", yellow
@@ -246,7 +246,7 @@ func (p printer) moving(r *readapi.Rollout, most int) {
 	name := 0
 	for i := range r.Members {
 		m := &r.Members[i]
-		if done := m.State == "Complete" || m.State == "Ineligible"; done || m.State == "Pending" && !unheard(m) {
+		if done := m.State == "Complete" || m.State == "Ineligible" || m.State == "Removed"; done || m.State == "Pending" && !unheard(m) {
 			continue
 		}
 		list = append(list, m)

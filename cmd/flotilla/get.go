@@ -40,13 +40,18 @@ type getMembers struct {
 	names    []string
 	selector string
 	states   []string
+	// known words for --state, and those that are true of a member.
+	known []string
+	words func(readapi.FleetMember) []string
+	row   func(readapi.FleetMember) []cell
 }
 
 // States of a member, for --state.
-var memberStates = []string{"true", "unknown", "duplicate"}
+var memberStates = []string{"true", "unknown", "duplicate", "forked"}
 
 func (a *app) getMembersCommand() *cobra.Command {
-	o := getMembers{listing: listing{kind: "members"}}
+	o := getMembers{listing: listing{kind: "members", columns: memberColumns}, known: memberStates, row: memberCells}
+	o.words = func(m readapi.FleetMember) []string { return []string{readyOf(m)} }
 	c := &cobra.Command{
 		Use:     "members [NAME...]",
 		Aliases: []string{"member", "fm"},
@@ -54,7 +59,7 @@ func (a *app) getMembersCommand() *cobra.Command {
 		Long: `List the members of the fleet, as the member that your kubeconfig points at hears them.
 
 READY is True for who was heard in the last 15 seconds, and Unknown for who was not: no news is
-not bad news.`,
+not bad news. 'flotilla members' says whether they hold the same as the one that answers.`,
 		Example: `  flotilla get members
   flotilla get members -l region=eu -o wide
   flotilla get members --state unknown -w`,
@@ -64,10 +69,14 @@ not bad news.`,
 		},
 		ValidArgsFunction: a.completeMembers,
 	}
-	c.Flags().StringVarP(&o.selector, "selector", "l", "", "only those with these labels")
-	stateFlag(c, &o.states, "READY", memberStates)
-	o.flags(c)
+	o.chooseBy(c, "READY")
 	return c
+}
+
+func (o *getMembers) chooseBy(c *cobra.Command, title string) {
+	c.Flags().StringVarP(&o.selector, "selector", "l", "", "only those with these labels")
+	stateFlag(c, &o.states, title, o.known)
+	o.flags(c)
 }
 
 // memberColumns of the table; LABELS is last where the table is narrow, and gives first.
@@ -77,7 +86,6 @@ var memberColumns = []column{
 }
 
 func (a *app) runGetMembers(ctx context.Context, o getMembers) error {
-	o.columns = memberColumns
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -85,7 +93,7 @@ func (a *app) runGetMembers(ctx context.Context, o getMembers) error {
 	if err != nil {
 		return usage("-l %s: %w", o.selector, err)
 	}
-	if err := checkStates(o.states, memberStates); err != nil {
+	if err := checkStates(o.states, o.known); err != nil {
 		return err
 	}
 	if o.follow {
@@ -95,7 +103,7 @@ func (a *app) runGetMembers(ctx context.Context, o getMembers) error {
 	if err != nil {
 		return err
 	}
-	return a.show(o.listing, memberRows(members), readapi.List[readapi.FleetMember]{Items: members})
+	return a.show(o.listing, o.rows(members), readapi.List[readapi.FleetMember]{Items: members})
 }
 
 // lookAgain at members, who have nothing that could be watched.
@@ -107,7 +115,7 @@ func (a *app) followMembers(ctx context.Context, o *getMembers, selector labels.
 		members, err := a.selectMembers(ctx, o, selector)
 		switch {
 		case err == nil:
-			if err := p.print(memberRows(members)); err != nil {
+			if err := p.print(o.rows(members)); err != nil {
 				return err
 			}
 		case p.seen == nil, fleet.KindOf(err) != fleet.Retryable, ctx.Err() != nil:
@@ -145,7 +153,7 @@ func (a *app) selectMembers(ctx context.Context, o *getMembers, selector labels.
 		}
 	}
 	members := slices.DeleteFunc(all, func(m readapi.FleetMember) bool {
-		return !selector.Matches(labels.Set(m.Labels)) || len(o.names) > 0 && !slices.Contains(o.names, string(m.Name)) || !isState(o.states, readyOf(m))
+		return !selector.Matches(labels.Set(m.Labels)) || len(o.names) > 0 && !slices.Contains(o.names, string(m.Name)) || !isState(o.states, o.words(m)...)
 	})
 	slices.SortFunc(members, func(a, b readapi.FleetMember) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return members, nil
@@ -173,31 +181,38 @@ func (a *app) noMember(name string, all []readapi.FleetMember) error {
 	return fmt.Errorf("member %s: not found (%s)", name, hint)
 }
 
-func memberRows(members []readapi.FleetMember) []row {
+func (o *getMembers) rows(members []readapi.FleetMember) []row {
 	out := make([]row, 0, len(members))
 	for _, m := range members {
-		ready := cell{text: readyOf(m)}
-		switch ready.text {
-		case "True":
-			ready.color = green
-		case "Duplicate":
-			ready.color = red
-		default:
-			ready.color = yellow
-		}
-		heard := cell{text: heardOf(m), by: m.HeardSeconds}
-		if m.Self {
-			heard = numbered(heard.text, 0)
-		}
 		out = append(out, row{
-			id: string(m.ID), name: "fleetmember." + v1alpha1.GroupVersion.Group + "/" + string(m.Name), object: m,
-			cells: slices.Concat(
-				text(string(m.Name)), []cell{ready}, text(m.Zone), []cell{heard},
-				text(orDash(m.KubernetesVersion), orDash(m.AgentVersion), yes(m.Connected || m.Self), yes(m.SameState || m.Self), labelsOf(m.Labels), string(m.ID)),
-			),
+			id: string(m.ID), name: "fleetmember." + v1alpha1.GroupVersion.Group + "/" + string(m.Name), object: m, cells: o.row(m),
 		})
 	}
 	return out
+}
+
+// memberCells by memberColumns.
+func memberCells(m readapi.FleetMember) []cell {
+	ready := cell{text: readyOf(m)}
+	switch ready.text {
+	case "True":
+		ready.color = green
+	case "Duplicate", "Forked":
+		ready.color = red
+	default:
+		ready.color = yellow
+	}
+	return slices.Concat(
+		text(string(m.Name)), []cell{ready}, text(m.Zone), []cell{heardCell(m)},
+		text(orDash(m.KubernetesVersion), orDash(m.AgentVersion), yes(m.Connected || m.Self), yes(m.SameState || m.Self), labelsOf(m.Labels), string(m.ID)),
+	)
+}
+
+func heardCell(m readapi.FleetMember) cell {
+	if m.Self {
+		return numbered(heardOf(m), 0)
+	}
+	return cell{text: heardOf(m), by: m.HeardSeconds}
 }
 
 // unheardAfter so long a member is not known to be there: three heartbeats.
@@ -205,6 +220,8 @@ const unheardAfter = 15 * time.Second
 
 func readyOf(m readapi.FleetMember) string {
 	switch {
+	case m.Forked:
+		return "Forked"
 	case m.Duplicate:
 		return "Duplicate"
 	case m.Self, m.HeardSeconds != nil && seconds(*m.HeardSeconds) < unheardAfter:

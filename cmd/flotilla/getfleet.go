@@ -34,7 +34,7 @@ type getParts struct {
 
 var (
 	stagePhases   = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed"}
-	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "unheard"}
+	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "removed", "unheard"}
 )
 
 func (a *app) getStagesCommand() *cobra.Command {
@@ -267,6 +267,10 @@ func (a *app) stageRows(o *getParts, r *readapi.Rollout) []row {
 		if s.Failed+s.Degraded > 0 {
 			failed.color = red
 		}
+		because := without(s.Name, s.Because)
+		if by := s.ByReport; by != nil {
+			because = strings.Join(nonEmpty(byReport(by), because), "; ")
+		}
 		out = append(out, row{
 			id: r.Namespace + "/" + r.Name + "/" + s.Name, name: "stage/" + r.Name + "/" + s.Name,
 			object: stageOfRollout{r.Namespace, r.Name, *s},
@@ -276,10 +280,23 @@ func (a *app) stageRows(o *getParts, r *readapi.Rollout) []row {
 				numbered(fmt.Sprint(s.Progressing), float64(s.Progressing)), numbered(fmt.Sprint(s.Ineligible), float64(s.Ineligible)),
 				numbered(fmt.Sprint(s.MaxConcurrency), float64(s.MaxConcurrency)), numbered(fmt.Sprint(s.MaxUnavailable), float64(s.MaxUnavailable)),
 				numbered(plainDuration(seconds(s.SoakSeconds)), s.SoakSeconds),
-			}, text(without(s.Name, s.Because))),
+			}, text(because)),
 		})
 	}
 	return out
+}
+
+// byReport is what other zones tell of a stage: no count of the other columns has it.
+func byReport(by *readapi.Reported) string {
+	said := fmt.Sprintf("by report %d/%d done", by.Succeeded, by.Clusters)
+	if bad := by.Failed + by.Degraded; bad > 0 {
+		said += fmt.Sprintf(", %d failed", bad)
+	}
+	return said
+}
+
+func nonEmpty(words ...string) []string {
+	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
 }
 
 // without the stage's name before a sentence: it has a column of its own.

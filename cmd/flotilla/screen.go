@@ -193,7 +193,7 @@ func (s screen) inQuestion() fleet.Name {
 		switch {
 		case m.State == "Pending":
 			return m.Name
-		case m.State == "Complete" || m.State == "Ineligible":
+		case m.State == "Complete" || m.State == "Ineligible" || m.State == "Removed":
 		case best == nil || urgency(m) < urgency(best):
 			best = m
 		}

@@ -31,6 +31,8 @@ type cell struct {
 	color paint
 	// by is what it sorts by; the text where it is nil.
 	by *float64
+	// news is what of the text is news when it changes; the text where it is empty.
+	news string
 }
 
 // row of a table, and the same for programs.
@@ -211,7 +213,7 @@ func (p *changes) key(r row) string {
 	var b strings.Builder
 	for i, c := range r.cells {
 		if !p.listing.columns[i].loose {
-			b.WriteString(c.text)
+			b.WriteString(cmp.Or(c.news, c.text))
 			b.WriteByte(0)
 		}
 	}

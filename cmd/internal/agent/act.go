@@ -41,8 +41,10 @@ func (t *turn) act(ctx context.Context) error {
 	case d.Reason == sequencer.HasStarted && t.promise.Progress.Phase == sequencer.Resigned:
 		return t.giveUp(ctx)
 	}
-	if err := t.carryOver(ctx); err != nil {
-		return err
+	if !t.duplicate {
+		if err := t.carryOver(ctx); err != nil {
+			return err
+		}
 	}
 	return t.keep(ctx)
 }
@@ -306,6 +308,7 @@ func failureOf(health delivery.Health, pace sequencer.Pace) *Failure {
 // say milestones of a plan: the records are signed, the promise that holds them is written to the
 // cluster's API, and only then is the fleet told (R1, R5).
 func (t *turn) say(ctx context.Context, next Promise, plan fleet.Digest, detail string, kinds ...fleet.FactKind) error {
+	next.spoke(t.Ledger, t.Self.ID, plan, len(kinds))
 	var records []fleet.Record
 	for _, kind := range kinds {
 		if _, said := t.Ledger.Fact(plan, t.Self.ID, kind); said {

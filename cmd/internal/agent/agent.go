@@ -34,9 +34,13 @@ type Agent struct {
 	Deliverer delivery.Deliverer
 	Promises  Promises
 	Ledger    Ledger
+	// Duplicate says that another live agent uses this member's key. Nil: nobody looks.
+	Duplicate func() bool
 	// Clock gives both clocks.
 	Clock func() fleet.Moment
 	Log   logr.Logger
+
+	recent recentPlans
 }
 
 // Rollout is one rollout as it is asked for: the seal, and what is not sealed.
@@ -114,6 +118,7 @@ func (a *Agent) Turn(ctx context.Context, name fleet.RolloutName) (Report, error
 		t.accept,  // the highest release, written down before it is acted on
 		t.compile, // its stages and ranks
 		t.decide,  // may this member go now?
+		t.close,   // is it everywhere already?
 		t.act,     // render, deliver and watch it; or heal what runs here
 		t.tell,    // one line for the others
 	} {
@@ -139,6 +144,8 @@ type turn struct {
 	latest source.Snapshot
 	plan   *sequencer.Plan
 	report Report
+	// duplicate: two agents use this member's key. Neither starts anything, or says that it succeeded without.
+	duplicate bool
 }
 
 // origin of what is asked now.
@@ -182,12 +189,18 @@ func (t *turn) seal(ctx context.Context) error {
 		t.trouble(v1alpha1.ConditionSealed, err)
 	}
 	ended := rollout.Withdrawn || !ok && t.promise.Author == fleet.AuthorGit && t.Rollouts.Gone(t.name)
+	if ended {
+		if err := t.end(ctx); err != nil {
+			return err
+		}
+	}
 	switch {
 	case ok:
 		t.report.Rollout, t.report.Unmatched = rollout, specialize.Unmatched(rollout.Spec.Specialize, rollout.Targets)
 		if ended {
 			return errTurnOver
 		}
+		t.promise.Ended = 0
 		return nil
 	case !ended:
 		t.heal(ctx)
@@ -331,9 +344,24 @@ func (t *turn) decide(context.Context) error {
 		d.Verdict, d.Reason = sequencer.Hold, sequencer.Stopped
 		d.Stops = []fleet.Command{{Verb: fleet.Pause, Reason: "spec.suspend is true"}}
 	}
+	if t.Duplicate != nil && t.Duplicate() {
+		t.duplicate = true
+		if d.Verdict == sequencer.Go && t.begins(d) {
+			d.Verdict, d.Reason = sequencer.Hold, sequencer.TwoAgents
+		}
+		t.wake(duplicateRecheck)
+	}
 	t.report.Decision = d
 	t.wake(d.Recheck)
 	return nil
+}
+
+// duplicateRecheck is when a member whose key two agents use looks again whether they still do.
+const duplicateRecheck = 5 * time.Second
+
+// begins says whether acting on the decision would begin an attempt, rather than go on with one.
+func (t *turn) begins(d sequencer.Decision) bool {
+	return d.Reason == sequencer.MayStart || t.promise.Progress.Plan != t.plan.Digest || t.promise.Progress.Phase == sequencer.Retrying
 }
 
 func (t *turn) trouble(condition string, err error) {

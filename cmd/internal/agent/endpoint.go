@@ -208,9 +208,11 @@ func (l *MeshLedger) past(name fleet.RolloutName, known []sequencer.Release) []r
 	}
 	delete(seals, fleet.Digest{})
 	revisions := map[fleet.Digest]map[fleet.Revision]bool{}
-	for key := range l.facts {
-		if f := l.facts[key].fact; key.kind == fleet.Accepted {
-			entry(revisions, key.plan)[fleet.Revision(f.Detail)] = true
+	for _, of := range l.facts {
+		for key := range of {
+			if key.kind == fleet.Accepted {
+				entry(revisions, key.plan)[fleet.Revision(of[key].fact.Detail)] = true
+			}
 		}
 	}
 	plans := map[fleet.Digest]*readapi.PastPlan{}
@@ -220,9 +222,11 @@ func (l *MeshLedger) past(name fleet.RolloutName, known []sequencer.Release) []r
 			plans[plan] = &readapi.PastPlan{Plan: plan, Release: release}
 		}
 	}
-	for key := range l.facts {
-		if p := plans[key.plan]; p != nil {
-			p.Facts = append(p.Facts, l.facts[key].fact)
+	for _, of := range l.facts {
+		for key := range of {
+			if p := plans[key.plan]; p != nil {
+				p.Facts = append(p.Facts, of[key].fact)
+			}
 		}
 	}
 	out := make([]readapi.PastPlan, 0, len(plans))

@@ -235,7 +235,7 @@ func BenchmarkPast(b *testing.B) {
 			for m := range 1000 {
 				for kind := fleet.Accepted; kind <= fleet.Soaked; kind++ {
 					member := fleet.MemberID(fmt.Sprint(m))
-					l.facts[factKey{release.Plan(), member, kind}] = said{fact: fleet.Fact{Plan: release.Plan(), Member: member, Kind: kind, Detail: string(release.Revision)}}
+					entry(l.facts, member)[factKey{release.Plan(), kind}] = said{fact: fleet.Fact{Plan: release.Plan(), Member: member, Kind: kind, Detail: string(release.Revision)}}
 				}
 			}
 		}

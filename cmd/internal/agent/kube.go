@@ -55,6 +55,11 @@ type Controller struct {
 	Look func(fleet.RolloutName, v1alpha1.FleetRolloutSpec)
 	// Changed is called after each turn that people might see something of.
 	Changed func()
+	// Settled is closed when this member has heard the others out, or nobody is there: before that no turn is taken. Nil does not
+	// wait.
+	Settled <-chan struct{}
+	// Hearsay of a rollout from other zones; nil: none.
+	Hearsay func(fleet.RolloutName) []fleet.Rollup
 	// Metrics and Events of the turns; nil: none.
 	Metrics *Metrics
 	Events  *Events
@@ -143,6 +148,13 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // Reconcile takes one turn of one rollout, whether or not this member has an object of that name.
 func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if c.Settled != nil {
+		select {
+		case <-ctx.Done():
+			return ctrl.Result{}, ctx.Err()
+		case <-c.Settled:
+		}
+	}
 	name := fleet.RolloutName{Namespace: req.Namespace, Name: req.Name}
 	object := &v1alpha1.FleetRollout{}
 	if err := c.Client.Get(ctx, req.NamespacedName, object); apierrors.IsNotFound(err) {
@@ -351,6 +363,13 @@ func (c *Controller) keep(name fleet.RolloutName, r Report) {
 	c.Changed()
 }
 
+// turned are the reports of all rollouts.
+func (c *Controller) turned() map[fleet.RolloutName]Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.reports)
+}
+
 func (c *Controller) report(name fleet.RolloutName) (Report, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -395,6 +414,9 @@ func (c *Controller) Explain(name fleet.RolloutName, member fleet.Name) (readapi
 
 func (c *Controller) reading(name fleet.RolloutName, r *Report) readapi.Input {
 	in := c.Agent.input(name, r, c.Ledger, c.Heard(), c.NameOf)
+	if c.Hearsay != nil {
+		in.Reports = c.Hearsay(name)
+	}
 	in.Conditions = append(conditions(r, in), in.Conditions...)
 	for _, kind := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionPaused, v1alpha1.ConditionDegraded} {
 		if extra := onlyIf(kind, r, in); extra != nil {

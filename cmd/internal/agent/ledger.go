@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
 // Mesh is where records go to and come from.
@@ -23,30 +24,72 @@ type MeshLedger struct {
 	Mesh Mesh
 
 	mu       sync.RWMutex
-	facts    map[factKey]said
-	commands map[fleet.RolloutName]map[fleet.Digest]fleet.Command
+	facts    map[fleet.MemberID]map[factKey]said // of each writer
+	commands map[fleet.RolloutName]map[fleet.Digest]heldCommand
+	proven   map[fleet.MemberID]bool
+	floors   map[floorKey]standing
+	rollups  map[fleet.RolloutName]map[reporter]fleet.Rollup
 	seals    map[fleet.RolloutName]map[string]fleet.Seal // the highest of each author
 	statuses map[fleet.RolloutName]map[fleet.MemberID]fleet.Status
 	plans    map[fleet.Digest]fleet.RolloutName
 }
 
 type factKey struct {
-	plan   fleet.Digest
-	member fleet.MemberID
-	kind   fleet.FactKind
+	plan fleet.Digest
+	kind fleet.FactKind
 }
+
+// position of a record among those of its writer.
+type position struct{ epoch, seq uint64 }
+
+func (p position) before(q position) bool {
+	return p.epoch < q.epoch || p.epoch == q.epoch && p.seq < q.seq
+}
+
+func positionOf(r *fleet.Record) position { return position{r.Epoch, r.Seq} }
 
 type said struct {
 	id   fleet.Digest
+	at   position
 	fact fleet.Fact
+}
+
+type heldCommand struct {
+	fleet.Command
+	at  position
+	key string
+}
+
+// record of the command without its body: what floors and the mesh's set ask for.
+func (c *heldCommand) record() fleet.Record {
+	return fleet.Record{Writer: c.By, Epoch: c.at.epoch, Seq: c.at.seq, Kind: fleet.KindCommand, Key: c.key}
+}
+
+type floorKey struct {
+	writer fleet.MemberID
+	kind   fleet.Kind
+}
+
+// standing is a floor, and where its own record stands.
+type standing struct {
+	fleet.Floor
+	at position
+}
+
+type reporter struct {
+	zone   string
+	writer fleet.MemberID
 }
 
 // NewMeshLedger is an empty one.
 func NewMeshLedger(mesh Mesh) *MeshLedger {
 	return &MeshLedger{
 		Mesh:     mesh,
-		facts:    map[factKey]said{},
-		commands: map[fleet.RolloutName]map[fleet.Digest]fleet.Command{},
+		facts:    map[fleet.MemberID]map[factKey]said{},
+		commands: map[fleet.RolloutName]map[fleet.Digest]heldCommand{},
+		proven:   map[fleet.MemberID]bool{},
+		floors:   map[floorKey]standing{},
+		rollups:  map[fleet.RolloutName]map[reporter]fleet.Rollup{},
 		seals:    map[fleet.RolloutName]map[string]fleet.Seal{},
 		statuses: map[fleet.RolloutName]map[fleet.MemberID]fleet.Status{},
 		plans:    map[fleet.Digest]fleet.RolloutName{},
@@ -60,50 +103,129 @@ func (l *MeshLedger) Learn(records ...fleet.Record) []fleet.RolloutName {
 	defer l.mu.Unlock()
 	touched := map[fleet.RolloutName]bool{}
 	for i := range records {
-		if name, ok := l.learn(&records[i]); ok {
+		for _, name := range l.learn(&records[i]) {
 			touched[name] = true
 		}
 	}
 	return slices.Collect(maps.Keys(touched))
 }
 
-func (l *MeshLedger) learn(r *fleet.Record) (fleet.RolloutName, bool) {
+func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
+	if floor, ok := l.floors[floorKey{r.Writer, r.Kind}]; ok && floor.Retires(r) {
+		return nil // its writer said that it is of no use any more
+	}
 	switch r.Kind {
 	case fleet.KindFact:
 		f, err := fleet.DecodeFact(r)
 		if err != nil {
-			return fleet.RolloutName{}, false
+			return nil
 		}
-		l.facts[factKey{f.Plan, f.Member, f.Kind}] = said{r.Digest(), f}
-		name, known := l.plans[f.Plan]
-		return name, known
+		entry(l.facts, f.Member)[factKey{f.Plan, f.Kind}] = said{r.Digest(), positionOf(r), f}
+		if name, known := l.plans[f.Plan]; known {
+			return []fleet.RolloutName{name}
+		}
 	case fleet.KindCommand:
 		c, err := fleet.DecodeCommand(r)
 		if err != nil {
-			return fleet.RolloutName{}, false
+			return nil
 		}
-		entry(l.commands, c.Rollout)[c.ID] = c
-		return c.Rollout, true
+		entry(l.commands, c.Rollout)[c.ID] = heldCommand{c, positionOf(r), r.Key}
+		return []fleet.RolloutName{c.Rollout}
 	case fleet.KindSeal:
-		s, err := fleet.DecodeSeal(r)
-		if err != nil {
-			return fleet.RolloutName{}, false
-		}
-		held, ok := entry(l.seals, s.Rollout)[s.Author]
-		if ok && (held.Term > s.Term || held.Term == s.Term && held.Number >= s.Number) {
-			return fleet.RolloutName{}, false
-		}
-		l.seals[s.Rollout][s.Author] = s
-		return s.Rollout, true
+		return l.learnSeal(r)
 	case fleet.KindRegister:
 		s, err := fleet.DecodeStatus(r)
 		if err != nil {
-			return fleet.RolloutName{}, false
+			return nil
 		}
 		entry(l.statuses, s.Rollout)[r.Writer] = s
-		return s.Rollout, true
+		return []fleet.RolloutName{s.Rollout}
+	case fleet.KindRollup:
+		if u, err := fleet.DecodeRollup(r); err == nil {
+			entry(l.rollups, u.Rollout)[reporter{u.Zone, r.Writer}] = u
+		}
+	case fleet.KindFloor:
+		l.learnFloor(r)
+	case fleet.KindProof:
+		return l.learnProof(r)
 	}
-	return fleet.RolloutName{}, false
+	return nil
+}
+
+func (l *MeshLedger) learnSeal(r *fleet.Record) []fleet.RolloutName {
+	s, err := fleet.DecodeSeal(r)
+	if err != nil {
+		return nil
+	}
+	held, ok := entry(l.seals, s.Rollout)[s.Author]
+	if ok && (held.Term > s.Term || held.Term == s.Term && held.Number >= s.Number) {
+		return nil
+	}
+	l.seals[s.Rollout][s.Author] = s
+	return []fleet.RolloutName{s.Rollout}
+}
+
+// learnFloor and forget what it retires. Nobody need look at anything anew: what goes could only have opened
+// something for who is on an old release.
+func (l *MeshLedger) learnFloor(r *fleet.Record) {
+	f, err := fleet.DecodeFloor(r)
+	if err != nil {
+		return
+	}
+	at := floorKey{f.Writer, f.Kind}
+	if held, ok := l.floors[at]; ok && positionOf(r).before(held.at) {
+		return
+	}
+	l.floors[at] = standing{f, positionOf(r)}
+	l.sweep(f.Writer, f.Kind, f.Retires)
+}
+
+// learnProof: every rollout is looked at anew, because the member may be in any of them.
+func (l *MeshLedger) learnProof(r *fleet.Record) []fleet.RolloutName {
+	p, err := fleet.DecodeProof(r)
+	if err != nil || l.proven[p.A.Writer] {
+		return nil
+	}
+	l.proven[p.A.Writer] = true
+	touched := slices.Collect(maps.Values(l.plans))
+	return slices.AppendSeq(touched, maps.Keys(l.seals))
+}
+
+// Sweep forgets what the mesh holds no more: what was over a quota, expired or was retired. Held is asked with
+// records that have no body.
+func (l *MeshLedger) Sweep(held func(*fleet.Record) bool) {
+	gone := func(r *fleet.Record) bool { return !held(r) }
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for writer := range l.facts {
+		l.sweep(writer, fleet.KindFact, gone)
+	}
+	l.sweep("", fleet.KindCommand, gone)
+	for name, of := range l.statuses {
+		maps.DeleteFunc(of, func(writer fleet.MemberID, _ fleet.Status) bool {
+			return gone(&fleet.Record{Writer: writer, Kind: fleet.KindRegister, Key: fleet.StatusKey(name)})
+		})
+	}
+	for name, of := range l.rollups {
+		maps.DeleteFunc(of, func(at reporter, _ fleet.Rollup) bool {
+			return gone(&fleet.Record{Writer: at.writer, Kind: fleet.KindRollup, Key: fleet.RollupKey(at.zone, name)})
+		})
+	}
+}
+
+// sweep what is gone of a writer's facts, or of all commands.
+func (l *MeshLedger) sweep(writer fleet.MemberID, kind fleet.Kind, gone func(*fleet.Record) bool) {
+	if kind == fleet.KindFact {
+		maps.DeleteFunc(l.facts[writer], func(k factKey, s said) bool {
+			return gone(&fleet.Record{
+				Writer: writer, Epoch: s.at.epoch, Seq: s.at.seq, Kind: fleet.KindFact, Key: fleet.FactKey(k.plan, k.kind),
+			})
+		})
+		return
+	}
+	for _, of := range l.commands {
+		maps.DeleteFunc(of, func(_ fleet.Digest, c heldCommand) bool { r := c.record(); return gone(&r) })
+	}
 }
 
 func entry[K, L comparable, V any](m map[K]map[L]V, key K) map[L]V {
@@ -124,15 +246,76 @@ func (l *MeshLedger) Follow(plan fleet.Digest, name fleet.RolloutName) {
 func (l *MeshLedger) Fact(plan fleet.Digest, member fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	s, ok := l.facts[factKey{plan, member, kind}]
+	s, ok := l.facts[member][factKey{plan, kind}]
 	return s.id, ok
 }
 
-// Commands is in sequencer.Facts.
+// Commands is in sequencer.Facts. Of a member that was removed its Withdraw alone counts on: it ended what nobody acts
+// on any more. Whoever can prove that a key said two things could have lifted its stops by the same key.
 func (l *MeshLedger) Commands(name fleet.RolloutName) []fleet.Command {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return slices.Collect(maps.Values(l.commands[name]))
+	out := make([]fleet.Command, 0, len(l.commands[name]))
+	for _, c := range l.commands[name] {
+		if c.Verb == fleet.Withdraw || !l.proven[c.By] {
+			out = append(out, c.Command)
+		}
+	}
+	return out
+}
+
+// Removed is in sequencer.Facts.
+func (l *MeshLedger) Removed(member fleet.MemberID) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.proven[member]
+}
+
+// Own milestones of a member that are held, by plan.
+func (l *MeshLedger) Own(member fleet.MemberID) map[fleet.Digest][]sequencer.Own {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := map[fleet.Digest][]sequencer.Own{}
+	for k, s := range l.facts[member] {
+		out[k.plan] = append(out[k.plan], sequencer.Own{Epoch: s.at.epoch, Seq: s.at.seq, Group: fleet.PlanGroup(k.plan)})
+	}
+	return out
+}
+
+// OwnCommands of a member that are held.
+func (l *MeshLedger) OwnCommands(member fleet.MemberID) []sequencer.OwnCommand {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var out []sequencer.OwnCommand
+	for _, of := range l.commands {
+		for _, c := range of {
+			if c.By == member {
+				r := c.record()
+				out = append(out, sequencer.OwnCommand{Own: sequencer.Own{Epoch: r.Epoch, Seq: r.Seq, Group: r.Group()}, Command: c.Command})
+			}
+		}
+	}
+	return out
+}
+
+// Floor of a member in records of a kind; the zero floor where it has none.
+func (l *MeshLedger) Floor(member fleet.MemberID, kind fleet.Kind) fleet.Floor {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.floors[floorKey{member, kind}].Floor
+}
+
+// Rollups of a rollout, by whoever wrote them, and of members that were removed none.
+func (l *MeshLedger) Rollups(name fleet.RolloutName) map[fleet.MemberID][]fleet.Rollup {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := map[fleet.MemberID][]fleet.Rollup{}
+	for at, u := range l.rollups[name] {
+		if !l.proven[at.writer] {
+			out[at.writer] = append(out[at.writer], u)
+		}
+	}
+	return out
 }
 
 // Seals of a rollout: the highest of each author.
@@ -184,7 +367,7 @@ func (l *MeshLedger) History(plan fleet.Digest, member fleet.MemberID) []fleet.F
 	defer l.mu.RUnlock()
 	var out []fleet.Fact
 	for kind := fleet.Accepted; kind <= fleet.Yielded; kind++ {
-		if s, ok := l.facts[factKey{plan, member, kind}]; ok {
+		if s, ok := l.facts[member][factKey{plan, kind}]; ok {
 			out = append(out, s.fact)
 		}
 	}

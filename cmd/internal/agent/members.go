@@ -143,11 +143,13 @@ func heardCondition(s *mesh.PeerState, self bool) metav1.Condition {
 func fleetMembers(self mesh.PeerState, peers []mesh.PeerState, versions readapi.FleetMember) []readapi.FleetMember {
 	versions.Name, versions.ID, versions.Zone, versions.Labels = self.Member.Name, self.Member.ID, self.Member.Zone, self.Member.Labels
 	versions.Self, versions.Connected, versions.SameState, versions.Duplicate = true, true, true, self.Duplicate
+	versions.Root, versions.Anchor, versions.Forked = self.Root, self.Anchor, self.Forked
 	out := []readapi.FleetMember{versions}
 	for _, p := range peers {
 		m := readapi.FleetMember{
 			Name: p.Member.Name, ID: p.Member.ID, Zone: p.Member.Zone, Labels: p.Member.Labels,
-			Connected: p.Connected, Duplicate: p.Duplicate, SameState: p.SameRoot,
+			Connected: p.Connected, Duplicate: p.Duplicate, SameState: p.SameRoot, DiffersSeconds: p.DiffersFor.Seconds(),
+			Root: p.Root, Anchor: p.Anchor, Doubted: p.Doubted, Forked: p.Forked,
 		}
 		if p.Heard {
 			seconds := p.Silence.Seconds()

@@ -31,6 +31,12 @@ type Promise struct {
 	Installed *Installed `json:"installed,omitempty"`
 	// LastGood is the last release that succeeded here.
 	LastGood *Installed `json:"lastGood,omitempty"`
+	// Plans that this member stated milestones of, the oldest first, as long as the fleet may hold them: a plan's
+	// digest does not say which rollout it is of. Closed is the newest of them that is known to be everywhere.
+	Plans  []fleet.Digest `json:"plans,omitempty"`
+	Closed fleet.Digest   `json:"closed,omitzero"`
+	// Ended is when this member learnt that the rollout was withdrawn or taken out, in Unix seconds.
+	Ended int64 `json:"ended,omitempty"`
 	// Said are the exact records of the milestones of Progress.Plan and Accepted's plan, encoded. What is
 	// found here and not in the fleet's state is said again, to the byte (R5).
 	Said [][]byte `json:"said,omitempty"`
@@ -106,7 +112,7 @@ type Ledger interface {
 
 // clone so that a step works on its own copy: a promise that could not be saved is not kept.
 func (p Promise) clone() Promise {
-	p.Said = slices.Clone(p.Said)
+	p.Said, p.Plans = slices.Clone(p.Said), slices.Clone(p.Plans)
 	return p
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -67,15 +68,26 @@ func withdrawn(commands []fleet.Command, seal fleet.Seal) bool {
 // authored is the one seal that a member wrote; with two authors both wait until one withdraws.
 func (h *Homes) authored(name fleet.RolloutName) (fleet.Seal, bool, error) {
 	var found, ended []fleet.Seal
+	var removed []string
 	commands := h.Ledger.Commands(name)
 	for _, seal := range h.Ledger.Seals(name) {
-		if withdrawn(commands, seal) {
+		switch author := fleet.MemberID(seal.Author); {
+		case withdrawn(commands, seal):
 			ended = append(ended, seal)
-		} else {
+		case h.Ledger.Removed(author):
+			removed = append(removed, string(h.NameOf(author)))
+		default:
 			found = append(found, seal)
 		}
 	}
 	switch {
+	case len(found) == 0 && len(removed) > 0:
+		slices.Sort(removed)
+		return fleet.Seal{}, false, &fleet.Error{
+			Kind: fleet.Refused, Reason: v1alpha1.ReasonForked,
+			Err:  fmt.Errorf("%s is written on %s, whose key signed two things in one position; what it says counts for nothing, and what runs stays", name, strings.Join(removed, ", ")),
+			Hint: "give that cluster a new key and write the rollout again, there or on another member",
+		}
 	case len(found) == 1:
 		return found[0], true, nil
 	case len(found) == 0 && len(ended) > 0:

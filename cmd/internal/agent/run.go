@@ -193,6 +193,7 @@ func (r *running) openMesh() error {
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
 	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
+	config.Flat = flatFleet
 	if r.node, err = mesh.New(config); err != nil {
 		return err
 	}
@@ -343,6 +344,8 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 		return fmt.Errorf("own promises: %w", err)
 	}
 	r.control.Wake(append(names, r.homes.Names()...)...)
+	keeper := r.keeper(promises, log)
+	r.control.Settled, r.control.Hearsay = r.settled(), keeper.Hearsay
 	members := &Members{
 		Client: mgr.GetClient(), Home: r.home(), Roster: r.roster.get, Self: r.node.Self, Peers: r.node.Peers, Log: log,
 	}
@@ -350,6 +353,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	group.Go(func() error { return mgr.Start(ctx) })
 	group.Go(func() error { return watcher.Run(ctx) })
 	group.Go(func() error { return r.serve(ctx) })
+	group.Go(func() error { return keeper.Run(ctx) })
 	group.Go(func() error {
 		if !mgr.GetCache().WaitForCacheSync(ctx) {
 			return nil
@@ -393,6 +397,7 @@ func (r *running) wire(p parts) {
 	c.Agent = &Agent{
 		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
 		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
+		Duplicate: func() bool { return r.node.Self().Duplicate },
 	}
 	c.Home = &Home{
 		Self: r.id, Roster: func() []fleet.Member { return r.roster.get().Members() },
@@ -412,6 +417,38 @@ func (r *running) wire(p parts) {
 		p.watcher.Watch(name, account, inventory.Objects)
 		return nil
 	}
+}
+
+// flatFleet is how many members a fleet may have for everybody to carry everything.
+const flatFleet = 1000
+
+// keeper of what this member has in the fleet's state. A mesh that carries everything has no Carry.
+func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
+	k := &Keeper{
+		Self: r.id, Roster: r.roster.get, Ledger: r.ledger, Promises: promises, Reports: r.control.turned,
+		Flat: flatFleet, Clock: r.clock, Log: log.WithName("keeper"),
+		Root: func(zone string) (root fleet.Digest) {
+			r.node.View(func(set *lattice.Set) { root = set.ShareRoot(lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone}) })
+			return root
+		},
+		Held: func(record *fleet.Record) (held bool) {
+			r.node.View(func(set *lattice.Set) { _, held = set.Get(record.Writer, record.Kind, record.Key) })
+			return held
+		},
+	}
+	if mesh, ok := any(r.node).(interface{ Carry([]string) }); ok {
+		k.Carry = mesh.Carry
+	}
+	return k
+}
+
+// settled is closed when the mesh has compared its state with the others', or says that there is nobody to compare
+// it with: who lost its store must not speak before it knows what it said. Nil where the mesh does not say.
+func (r *running) settled() <-chan struct{} {
+	if mesh, ok := any(r.node).(interface{ Settled() <-chan struct{} }); ok {
+		return mesh.Settled()
+	}
+	return nil
 }
 
 func (r *running) heard() Heard {

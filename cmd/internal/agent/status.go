@@ -31,7 +31,7 @@ func (a *Agent) input(name fleet.RolloutName, r *Report, ledger *MeshLedger, hea
 	in := readapi.Input{
 		Name: name, Plan: r.Plan, Facts: ledger, History: ledger, Self: a.Self, NameOf: nameOf,
 		Statuses: ledger.Statuses(name), Heard: heard.Since, Alone: heard.Alone,
-		Suspended: r.Rollout.Settings.Suspend, Author: r.Rollout.Author, Subject: r.Subject,
+		Suspended: r.Rollout.Settings.Suspend, Duplicate: a.Duplicate != nil && a.Duplicate(), Author: r.Rollout.Author, Subject: r.Subject,
 	}
 	if r.Rollout.Origin.Type != "" {
 		in.Origin = &r.Rollout.Origin
@@ -203,6 +203,12 @@ func onlyIf(kind string, r *Report, in readapi.Input) *metav1.Condition {
 			return is(v1alpha1.ReasonProgressing, r.Because())
 		}
 	case v1alpha1.ConditionStalled:
+		switch r.Decision.Reason {
+		case sequencer.WasRemoved:
+			return is(v1alpha1.ReasonForked, r.Decision.Because())
+		case sequencer.TwoAgents:
+			return is(v1alpha1.ReasonDuplicate, r.Decision.Because())
+		}
 		for _, c := range []string{v1alpha1.ConditionSealed, v1alpha1.ConditionSourceReady, v1alpha1.ConditionApplied} {
 			if err := r.Trouble[c]; err != nil && fleet.KindOf(err) != fleet.Retryable {
 				return is(fleet.ReasonOf(err, v1alpha1.ReasonInvalid), err.Error())

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -23,8 +24,12 @@ const (
 	PhaseIneligible  = "Ineligible"
 )
 
+// renewAfter so long a register is said again although nothing changed, or it would leave the fleet's state
+// ([fleet.Lifetime]). What nobody renews, such as the status of a rollout that has ended, does.
+const renewAfter = 10 * 24 * time.Hour
+
 // tell the others in one line where this member is: for people, and so that a head seen here is looked
-// for there. It is written only when it says something new.
+// for there. It is written only when it says something new, or before it expires.
 func (t *turn) tell(ctx context.Context) error {
 	status := fleet.Status{
 		Rollout:  t.name,
@@ -42,7 +47,7 @@ func (t *turn) tell(ctx context.Context) error {
 	}
 	if last, ok := t.Ledger.Status(t.Self.ID, t.name); ok {
 		status.Time = last.Time
-		if last == status {
+		if last == status && t.now.Wall.Sub(time.Unix(last.Time, 0)) < renewAfter {
 			return nil
 		}
 	}
@@ -66,7 +71,7 @@ func (r *Report) Phase() string {
 	switch r.Decision.Reason {
 	case sequencer.NotTargeted:
 		return PhaseNotTargeted
-	case sequencer.HasYielded:
+	case sequencer.HasYielded, sequencer.WasRemoved:
 		return PhaseIneligible
 	case sequencer.HasGivenUp:
 		return PhaseFailed

@@ -23,6 +23,8 @@ func (c crowd) Fact(_ fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fleet.D
 
 func (crowd) Commands(fleet.RolloutName) []fleet.Command { return nil }
 
+func (crowd) Removed(fleet.MemberID) bool { return false }
+
 func crowded(tb testing.TB, size int) Input {
 	tb.Helper()
 	var members []fleet.Member

@@ -30,6 +30,7 @@ func Build(in Input) Rollout {
 	r.Revision, r.Plan = in.Plan.Release.Revision, in.Plan.Digest
 	r.Seal, r.Number = in.Plan.Release.Seal, in.Plan.Release.Number
 	r.Author = v.author()
+	r.Reports = v.reports()
 	for i := range v.stages {
 		r.Stages = append(r.Stages, v.stage(i))
 		for _, m := range v.Plan.Stages[i].Members {
@@ -82,6 +83,7 @@ func (v *picture) stage(i int) Stage {
 	for _, name := range s.Names {
 		out.Names = append(out.Names, fleet.Name(name))
 	}
+	out.ByReport = v.reported(s.Name)
 	return out
 }
 

@@ -142,6 +142,16 @@ var stories = []struct {
 		ready: "True RolloutCompleteWithExceptions 6 of 8 clusters succeeded at main@a1b2c3d; 1 gave up (eu-1); 1 ineligible (us-1); 1 unhealthy after success (c1)",
 	},
 	{
+		name: "a member of eu said two things at once", lines: append(canaryDone, "eu-1 started", "eu-1 forked", "eu-2 soaked", "eu-3 soaked", "eu-4 soaked", "us soaked"),
+		phases: "Complete Complete Complete", summary: "3/3 7/8 0",
+		ready: "True RolloutCompleteWithExceptions 7 of 8 clusters succeeded at main@a1b2c3d; 1 removed, for saying two things at once (eu-1)",
+	},
+	{
+		name: "the canary said two things at once", lines: append(canaryDone, "c1 forked"),
+		phases: "Failed Waiting Pending", summary: "1/3 0/8 0",
+		ready: "False Halted canary: all 1 clusters left the plan; a stage where nobody succeeded opens no other",
+	},
+	{
 		name: "a stage that everybody left opens nothing", lines: []string{"c1 yielded"},
 		phases: "Failed Waiting Pending", summary: "1/3 0/8 0",
 		ready: "False Halted canary: all 1 clusters left the plan; a stage where nobody succeeded opens no other",

@@ -105,12 +105,17 @@ func (v *picture) checks(name fleet.Name, id fleet.MemberID, d sequencer.Decisio
 	}
 	settled := d.Verdict == sequencer.Done || d.Verdict == sequencer.Out || d.Reason == sequencer.HasStarted
 	switch {
+	case d.Reason == sequencer.WasRemoved:
+		return append(out, Check{Name: "one voice", Text: "two records with its key say different things in one position; what it says counts for nothing"})
 	case settled:
 		return append(out, v.ownChecks(id)...)
 	case d.Reason == sequencer.WaitsForSlot:
 		out = append(out, Check{Name: "slot", Text: fmt.Sprintf("%d of %d successes needed before it: missing %s%s", d.Have, d.Need, few(d.Missing), failed(d.Failed))})
 	case d.Reason != sequencer.WaitsForStage:
 		out = append(out, Check{OK: true, Name: "slot", Text: fmt.Sprintf("a place among %d is free", stage.MaxConcurrency)})
+	}
+	if d.Reason == sequencer.TwoAgents {
+		out = append(out, Check{Name: "one voice", Text: "another live agent uses this member's key"})
 	}
 	out = append(out, v.stopChecks()...)
 	return append(out, v.sickChecks()...)
@@ -135,10 +140,13 @@ func (v *picture) releaseCheck() Check {
 func (v *picture) gateCheck(i int) Check {
 	t := &v.tallies[i]
 	c := Check{OK: t.Passed, Name: "stage " + t.Stage.Name}
-	soaked, left, total := 0, 0, len(t.Stage.Members)
+	soaked, left, removed, total := 0, 0, 0, len(t.Stage.Members)
 	var missing, broken []fleet.Name
 	for _, m := range t.Stage.Members {
 		switch {
+		case v.Facts.Removed(m.ID):
+			removed++
+			continue
 		case v.said(m.ID, fleet.Soaked):
 			soaked++
 			continue
@@ -153,6 +161,9 @@ func (v *picture) gateCheck(i int) Check {
 	c.Text = fmt.Sprintf("%d of %d soaked", soaked, total)
 	if left > 0 {
 		c.Text += fmt.Sprintf(", %d left the plan", left)
+	}
+	if removed > 0 {
+		c.Text += fmt.Sprintf(", %d removed", removed)
 	}
 	if c.OK {
 		c.Since = v.latest(t.Stage.Members, fleet.Soaked)
@@ -238,6 +249,12 @@ func (v *picture) helps(d sequencer.Decision) (out []string) {
 	starts := d.Verdict == sequencer.Wait || d.Verdict == sequencer.Hold
 	if starts && len(v.stops) > 0 {
 		out = append(out, fmt.Sprintf("flotilla resume %s -n %s (at %s)", name.Name, name.Namespace, few(v.stoppers())))
+	}
+	switch d.Reason {
+	case sequencer.WasRemoved:
+		out = append(out, "give the cluster a new key, and its FleetMember the new peer ID; see the troubleshooting page, Forked")
+	case sequencer.TwoAgents:
+		out = append(out, "stop the other agent that uses this member's key, or give one of the two a new key")
 	}
 	if d.Reason == sequencer.HasGivenUp || d.Reason == sequencer.Sick || len(d.Failed) > 0 {
 		out = append(out, "correct the payload and commit it: a newer revision is a new plan, with new attempts")

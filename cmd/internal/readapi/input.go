@@ -37,6 +37,11 @@ type Input struct {
 	Statuses map[fleet.MemberID]fleet.Status
 	// Heard is how long ago a member's last heartbeat came; absent where none came since the start.
 	Heard map[fleet.MemberID]time.Duration
+	// Duplicate: another live agent uses Self's key, so Self starts nothing.
+	Duplicate bool
+	// Reports are what other zones tell of themselves, where their members' milestones are not held here. They are
+	// hearsay: shown as such, and counted nowhere.
+	Reports []fleet.Rollup
 	// Alone: this member hears nobody, and there is somebody to be heard.
 	Alone bool
 	// Suspended: spec.suspend at the rollout's home, where that is known here.
@@ -146,6 +151,9 @@ func (v *picture) decide(id fleet.MemberID) sequencer.Decision {
 		return d
 	}
 	d := sequencer.Decide(v.Plan, v.Facts, id, fleet.Moment{})
+	if v.Duplicate && id == v.Self.ID && d.Reason == sequencer.MayStart {
+		d.Verdict, d.Reason = sequencer.Hold, sequencer.TwoAgents
+	}
 	if pending && d.Reason == sequencer.WaitsForStage {
 		v.waiting[place.Stage] = d
 	}

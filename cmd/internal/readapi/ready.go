@@ -86,6 +86,7 @@ func (v *picture) complete() metav1.Condition {
 	}
 	count("gave up", v.inState(sequencer.HasFailed))
 	count("ineligible", v.inState(sequencer.LeftPlan))
+	count("removed, for saying two things at once", v.inState(sequencer.Removed))
 	count("unhealthy after success", v.inState(sequencer.IsDegraded))
 	message := fmt.Sprintf("%d of %d clusters succeeded at %s", succeeded, total, v.Plan.Release.Revision.Short())
 	if len(exceptions) == 0 {

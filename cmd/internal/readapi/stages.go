@@ -51,7 +51,7 @@ func (v *picture) stageStatus(i int, next bool) v1alpha1.StageStatus {
 		Progressing: int32(t.Counts[sequencer.Progressing]),
 		Failed:      int32(t.Counts[sequencer.HasFailed]),
 		Degraded:    int32(t.Counts[sequencer.IsDegraded]),
-		Ineligible:  int32(t.Counts[sequencer.LeftPlan]),
+		Ineligible:  int32(t.Counts[sequencer.LeftPlan] + t.Counts[sequencer.Removed]),
 	}
 	s.Phase = v.phase(t, next)
 	switch {

@@ -49,6 +49,8 @@ type Rollout struct {
 	// SeenFrom is the member that says all this.
 	SeenFrom fleet.Name `json:"seenFrom"`
 	Stages   []Stage    `json:"stages,omitempty"`
+	// Reports of the zones whose milestones this member does not hold.
+	Reports []ZoneReport `json:"reports,omitempty"`
 	// Members by stage and rank. Left out in lists.
 	Members []Member `json:"members,omitempty"`
 	// Stops in force: who paused it, and why.
@@ -82,7 +84,8 @@ type Stage struct {
 	Progressing int `json:"progressing"`
 	Failed      int `json:"failed"`
 	Degraded    int `json:"degraded"`
-	Ineligible  int `json:"ineligible"`
+	// Ineligible: those that left the plan, or were removed for saying two things in one position.
+	Ineligible int `json:"ineligible"`
 	// MaxConcurrency and MaxUnavailable as numbers of clusters.
 	MaxConcurrency int `json:"maxConcurrency"`
 	MaxUnavailable int `json:"maxUnavailable"`
@@ -92,6 +95,30 @@ type Stage struct {
 	Because string `json:"because,omitempty"`
 	// Names of at most 5 clusters that failed or that it waits for.
 	Names []fleet.Name `json:"names,omitempty"`
+	// ByReport counts its clusters in zones whose milestones this member does not hold, as those zones tell it. It is
+	// hearsay, and in none of the counts above; nothing is decided by it.
+	ByReport *Reported `json:"byReport,omitempty"`
+}
+
+// Reported counts clusters by what their zones tell.
+type Reported struct {
+	Clusters    int `json:"clusters"`
+	Succeeded   int `json:"succeeded"`
+	Progressing int `json:"progressing"`
+	Failed      int `json:"failed"`
+	Degraded    int `json:"degraded"`
+	Ineligible  int `json:"ineligible"`
+}
+
+// ZoneReport is what a zone tells of a rollout: hearsay, for people.
+type ZoneReport struct {
+	Zone string `json:"zone"`
+	// Clusters of the plan in the zone.
+	Clusters int `json:"clusters"`
+	// Failing are some of those that failed or are unhealthy after their success.
+	Failing []fleet.Name `json:"failing,omitempty"`
+	// Time of the report, on the clock of the member that wrote it.
+	Time time.Time `json:"time,omitzero"`
 }
 
 // Member of a plan, as seen from SeenFrom.
@@ -100,7 +127,7 @@ type Member struct {
 	// Stage and Rank in it; rank 0 may start first.
 	Stage string `json:"stage"`
 	Rank  int    `json:"rank"`
-	// State by the facts held: Pending, Progressing, Soaking, Complete, Failed, Ineligible or Degraded.
+	// State by the facts held: Pending, Progressing, Soaking, Complete, Failed, Ineligible, Degraded or Removed.
 	State string `json:"state"`
 	// Installed revision runs there, Accepted is the newest one verified there, by its own last word.
 	Installed fleet.Revision `json:"installed,omitempty"`
@@ -269,7 +296,17 @@ type FleetMember struct {
 	// Duplicate: two agents seem to use its key.
 	Duplicate bool `json:"duplicate,omitempty"`
 	// SameState: its last heartbeat held the same records as this member does.
-	SameState         bool   `json:"sameState"`
+	SameState bool `json:"sameState"`
+	// DiffersSeconds that what it holds has been another than what this member holds; absent while it is the same.
+	DiffersSeconds float64 `json:"differsSeconds,omitempty"`
+	// Root names all that it holds, as far as it was heard.
+	Root fleet.Digest `json:"root,omitzero"`
+	// Anchor: others dial it.
+	Anchor bool `json:"anchor,omitempty"`
+	// Doubted: members next to it lost it, and nothing has been heard of it since.
+	Doubted bool `json:"doubted,omitempty"`
+	// Forked: it said two things in one position; what it says counts for nothing.
+	Forked            bool   `json:"forked,omitempty"`
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
 	AgentVersion      string `json:"agentVersion,omitempty"`
 }

@@ -42,6 +42,7 @@ type World struct {
 	plans    []*sequencer.Plan // all that there were, oldest first
 	facts    map[fleet.Digest]map[fleet.MemberID]map[fleet.FactKind]fleet.Fact
 	commands []fleet.Command
+	proven   map[fleet.MemberID]bool
 	clock    time.Time
 }
 
@@ -72,7 +73,7 @@ func New() (*World, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &World{facts: map[fleet.Digest]map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}, clock: Began()}
+	w := &World{facts: map[fleet.Digest]map[fleet.MemberID]map[fleet.FactKind]fleet.Fact{}, proven: map[fleet.MemberID]bool{}, clock: Began()}
 	return w, w.begin(sealed, Revision)
 }
 
@@ -174,7 +175,7 @@ func kindOf(word string) (fleet.FactKind, error) {
 }
 
 // Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume by c1", or
-// "resume" for all stops; "revision 77ab01c" begins a new release of the same seal.
+// "resume" for all stops, "c1 forked" for a proof against it; "revision 77ab01c" begins a new release of the same seal.
 // "eu" and "us" are all of a stage.
 func (w *World) Tell(lines ...string) error {
 	for _, line := range lines {
@@ -197,6 +198,10 @@ func (w *World) Tell(lines ...string) error {
 			var sealed sequencer.Sealed
 			if sealed, err = deal(); err == nil {
 				err = w.begin(sealed, fleet.Revision("main@sha1:"+words[1]+strings.Repeat("0", max(0, 40-len(words[1])))))
+			}
+		case len(words) == 2 && words[1] == "forked":
+			for _, id := range w.who(words[0]) {
+				w.proven[id] = true
 			}
 		case len(words) == 2:
 			err = w.say(words[0], words[1], detail)
@@ -265,6 +270,9 @@ func (w *World) Fact(plan fleet.Digest, m fleet.MemberID, k fleet.FactKind) (fle
 	at := slices.IndexFunc(w.plans, func(p *sequencer.Plan) bool { return p.Digest == plan })
 	return fleet.DigestOf("test-fact", []byte{byte(at)}, []byte(m), []byte(f.Kind.String())), true
 }
+
+// Removed is in sequencer.Facts.
+func (w *World) Removed(m fleet.MemberID) bool { return w.proven[m] }
 
 // Commands is in sequencer.Facts.
 func (w *World) Commands(fleet.RolloutName) []fleet.Command { return w.commands }

@@ -1,0 +1,534 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/sequencer"
+)
+
+// proveAgainst a member that it said two things in one position, and let everybody who is not cut off hear of it.
+func (w *world) proveAgainst(name, by string) {
+	w.t.Helper()
+	liar, witness := w.site(name), w.site(by)
+	two := make([]fleet.Record, 2)
+	for i := range two {
+		fact := fleet.Fact{Plan: fleet.DigestOf("test", []byte{byte(i)}), Kind: fleet.Soaked}
+		two[i] = fleet.Record{Fleet: w.fleet, Epoch: 7, Seq: 7, Kind: fleet.KindFact, Key: fleet.FactKey(fact.Plan, fact.Kind), Body: fact.Encode()}
+		if err := two[i].Sign(liar.key); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	body, ok := fleet.Proof{A: two[0], B: two[1]}.Encode()
+	if !ok {
+		w.t.Fatal("the proof is too large")
+	}
+	record, err := witness.Prepare(fleet.KindProof, fleet.ProofKey(liar.member.ID), body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := witness.Adopt(record); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestForkedMemberIsRemoved: it starts nothing more and says so; the others go on as if it had left.
+func TestForkedMemberIsRemoved(t *testing.T) {
+	w := released(t)
+	w.proveAgainst("fra", "nyc")
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=1 par=2 nyc=2")
+	fra := w.site("fra")
+	if d := fra.last.Decision; d.Verdict != sequencer.Out || d.Reason != sequencer.WasRemoved {
+		t.Errorf("fra: %s, %s", d.Verdict, d.Because())
+	}
+	if got := fra.last.Because(); !strings.Contains(got, "two records with its key say different things in one position") {
+		t.Errorf("fra says %q", got)
+	}
+	if c := fra.stalled(); c == nil || c.Reason != v1alpha1.ReasonForked {
+		t.Errorf("fra's condition: %+v", c)
+	}
+	if c := w.site("par").stalled(); c != nil {
+		t.Errorf("par's condition: %+v", c)
+	}
+	fra.cluster.Remove(deploymentID)
+	w.turns(2 * time.Second)
+	w.want("ams=2 fra=1 par=2 nyc=2") // what runs there is healed all the same (R11)
+}
+
+// stalled is the condition on the member's FleetRollout; nil where there is none.
+func (s *site) stalled() *metav1.Condition {
+	in := s.input(s.world.name, &s.last, s.ledger(), Heard{}, nil)
+	return onlyIf(v1alpha1.ConditionStalled, &s.last, in)
+}
+
+// TestForkedCanaryOpensNothing: the one success that a gate needs is not one of a member that says two things.
+func TestForkedCanaryOpensNothing(t *testing.T) {
+	w := released(t)
+	w.proveAgainst("ams", "nyc")
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(3 * time.Minute)
+	w.want(everyone1)
+	if got := w.site("par").last.Because(); !strings.Contains(got, "nobody has really succeeded yet") {
+		t.Errorf("par says %q", got)
+	}
+}
+
+// TestForkedMemberStopsNobody: its stops and goes count for nothing, and the end of its own rollouts stays.
+func TestForkedMemberStopsNobody(t *testing.T) {
+	w := newWorld(t)
+	fra, nyc := w.site("fra"), w.site("nyc")
+	for _, verb := range []fleet.Verb{fleet.Pause, fleet.Withdraw} {
+		c := fleet.Command{Rollout: w.name, Verb: verb, Lifts: []fleet.Digest{{1}}}
+		record, err := fra.Prepare(fleet.KindCommand, verb.String(), c.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := fra.Adopt(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(nyc.Ledger.Commands(w.name)); got != 2 {
+		t.Fatalf("%d commands, want 2", got)
+	}
+	w.proveAgainst("fra", "nyc")
+	if got := nyc.Ledger.Commands(w.name); len(got) != 1 || got[0].Verb != fleet.Withdraw {
+		t.Errorf("commands of a forked member: %+v", got)
+	}
+}
+
+// TestForkedAuthorIsNotFollowed: nobody acts on what it wrote, and another home of the same rollout is not blocked by it.
+func TestForkedAuthorIsNotFollowed(t *testing.T) {
+	w := newWorld(t)
+	nyc := w.site("nyc")
+	homes := &Homes{Ledger: nyc.ledger(), NameOf: func(fleet.MemberID) fleet.Name { return "fra" }}
+	seal := func(by string) {
+		s := fleet.Seal{Rollout: w.name, Author: string(w.site(by).member.ID), Number: 1, CompileVersion: sequencer.CompileVersion}
+		record, err := w.site(by).Prepare(fleet.KindSeal, s.SealKey(), s.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.site(by).Adopt(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seal("fra")
+	w.proveAgainst("fra", "nyc")
+	if _, ok, err := homes.authored(w.name); ok || fleet.ReasonOf(err, "") != v1alpha1.ReasonForked {
+		t.Errorf("a forked author's seal: %v, %v", ok, err)
+	}
+	seal("par")
+	if s, ok, err := homes.authored(w.name); !ok || err != nil || s.Author != string(w.site("par").member.ID) {
+		t.Errorf("beside a forked author: %v, %v, %v", s.Author, ok, err)
+	}
+}
+
+// TestDuplicateStartsNothing until the other agent is gone.
+func TestDuplicateStartsNothing(t *testing.T) {
+	w := released(t)
+	ams, two := w.site("ams"), true
+	ams.Duplicate = func() bool { return two }
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(2 * time.Minute)
+	w.want(everyone1)
+	if d := ams.last.Decision; d.Verdict != sequencer.Hold || d.Reason != sequencer.TwoAgents {
+		t.Errorf("ams: %s, %s", d.Verdict, d.Because())
+	}
+	if c := ams.stalled(); c == nil || c.Reason != v1alpha1.ReasonDuplicate {
+		t.Errorf("ams's condition: %+v", c)
+	}
+	if ams.last.Next == 0 || ams.last.Next > duplicateRecheck {
+		t.Errorf("it looks again in %s", ams.last.Next)
+	}
+	two = false
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+	if c := ams.stalled(); c != nil {
+		t.Errorf("ams's condition afterwards: %+v", c)
+	}
+}
+
+// TestDuplicateTakesNoOtherAgentsStart: that this key has said Started, and this cluster knows nothing of it, is what a second agent
+// looks like; with it gone it is an API that was restored, and the attempt goes on.
+func TestDuplicateTakesNoOtherAgentsStart(t *testing.T) {
+	w := released(t)
+	ams, two := w.site("ams"), true
+	ams.Duplicate = func() bool { return two }
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(5 * time.Second)
+	plan := ams.last.Plan.Digest
+	fact := fleet.Fact{Plan: plan, Kind: fleet.Started}
+	record, err := ams.Prepare(fleet.KindFact, fleet.FactKey(plan, fleet.Started), fact.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ams.Adopt(record); err != nil {
+		t.Fatal(err)
+	}
+	w.turns(time.Minute)
+	w.want(everyone1)
+	two = false
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+}
+
+// TestRegistersAreRenewed: a status is said again before it expires, and not a day sooner than it need be.
+func TestRegistersAreRenewed(t *testing.T) {
+	w := released(t)
+	nyc := w.site("nyc")
+	status := func() fleet.Status {
+		s, ok := nyc.Ledger.Status(nyc.member.ID, w.name)
+		if !ok {
+			t.Fatal("no status")
+		}
+		return s
+	}
+	w.turns(10 * time.Second)
+	first := status()
+	for day := range 9 {
+		w.now += 24 * time.Hour
+		w.turns(2 * time.Second)
+		if status() != first {
+			t.Fatalf("written after %d days, when nothing had changed", day+1)
+		}
+	}
+	w.now += 25 * time.Hour
+	w.turns(2 * time.Second)
+	renewed := status()
+	if renewed.Time-first.Time < 10*24*60*60 {
+		t.Fatalf("not renewed after ten days: it is %d s newer", renewed.Time-first.Time)
+	}
+	renewed.Time = first.Time
+	if renewed != first {
+		t.Errorf("it says something else: %+v, was %+v", renewed, first)
+	}
+}
+
+// keeper of a site.
+func (s *site) keeper() *Keeper {
+	return &Keeper{
+		Self: s.member.ID, Ledger: s.ledger(), Promises: s.promises, Clock: s.Clock, Log: logr.Discard(), Flat: 1000,
+		Roster: func() *Roster {
+			var members []fleet.Member
+			for _, other := range s.world.members {
+				members = append(members, other.member)
+			}
+			return NewRoster(members)
+		},
+		Reports: func() map[fleet.RolloutName]Report { return map[fleet.RolloutName]Report{s.world.name: s.last} },
+	}
+}
+
+func (s *site) own() (n int) {
+	for _, records := range s.ledger().Own(s.member.ID) {
+		n += len(records)
+	}
+	return n
+}
+
+// TestOwnMilestonesAreRetired through whole agents: over many releases what each member said stays bounded, on every
+// member; a restarted agent says nothing again that was retired; and a store that was lost comes back without it.
+func TestOwnMilestonesAreRetired(t *testing.T) {
+	w := newWorld(t)
+	floors := 0
+	for n := range 40 {
+		w.git.Commit("main", files(fmt.Sprint(n)))
+		w.look()
+		w.strides(12)
+		for _, s := range w.members {
+			before := s.Ledger.(*MeshLedger).Floor(s.member.ID, fleet.KindFact)
+			if err := s.keeper().retire(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if s.ledger().Floor(s.member.ID, fleet.KindFact).Seq != before.Seq {
+				floors++
+			}
+		}
+		if n%10 == 5 {
+			w.members[n%len(w.members)].restart()
+		}
+	}
+	w.want("ams=39 fra=39 par=39 nyc=39")
+	if floors < 4 {
+		t.Errorf("vacuous: %d floors", floors)
+	}
+	for _, s := range w.members {
+		if own := s.own(); own > 100 {
+			t.Errorf("%s holds %d milestones of its own", s.member.Name, own)
+		}
+		for _, other := range w.members {
+			if a, b := len(s.ledger().Own(other.member.ID)), len(other.ledger().Own(other.member.ID)); a != b {
+				t.Errorf("%s holds %d plans of %s, which holds %d", s.member.Name, a, other.member.Name, b)
+			}
+		}
+		if plans := len(s.last.Promise.Plans); plans > 40 {
+			t.Errorf("%s remembers %d plans", s.member.Name, plans)
+		}
+	}
+	w.strides(6)
+	nyc := w.site("nyc")
+	held := nyc.own()
+	nyc.restart()
+	w.strides(2)
+	if nyc.own() != held {
+		t.Errorf("after a restart nyc holds %d milestones of its own, before it %d", nyc.own(), held)
+	}
+	w.git.Commit("main", files("last"))
+	w.look()
+	w.turns(2 * time.Minute)
+	w.want("ams=last fra=last par=last nyc=last")
+}
+
+// strides are turns five seconds apart.
+func (w *world) strides(n int) {
+	w.t.Helper()
+	for range n {
+		for _, s := range w.members {
+			s.turn()
+		}
+		w.now += 5 * time.Second
+	}
+}
+
+// TestNothingIsRetiredUnread: a promise that this agent has not read may need what it would retire.
+func TestNothingIsRetiredUnread(t *testing.T) {
+	w := newWorld(t)
+	for n := range 20 {
+		w.git.Commit("main", files(fmt.Sprint(n)))
+		w.look()
+		w.strides(12)
+	}
+	nyc := w.site("nyc")
+	k := nyc.keeper()
+	k.Promises = unread{nyc.promises}
+	if err := k.retire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if f := nyc.ledger().Floor(nyc.member.ID, fleet.KindFact); f.Seq != 0 {
+		t.Errorf("a floor at %d, and a promise unread", f.Seq)
+	}
+	k.Promises = nyc.promises
+	if err := k.retire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if f := nyc.ledger().Floor(nyc.member.ID, fleet.KindFact); f.Seq == 0 {
+		t.Error("vacuous: no floor with every promise read")
+	}
+}
+
+// TestEndedRolloutIsForgotten a month after it was withdrawn, and not before.
+func TestEndedRolloutIsForgotten(t *testing.T) {
+	w := released(t)
+	w.sealed.Withdrawn = true
+	w.turns(2 * time.Second)
+	nyc := w.site("nyc")
+	if nyc.last.Promise.Ended == 0 || len(nyc.last.Promise.Said) == 0 {
+		t.Fatalf("promise of an ended rollout: ended %d, %d records", nyc.last.Promise.Ended, len(nyc.last.Promise.Said))
+	}
+	live := func() int { return len(nyc.last.Promise.spoken(nyc.Clock().Wall).Live(false)) }
+	if live() == 0 {
+		t.Error("forgotten at once")
+	}
+	w.now += 31 * 24 * time.Hour
+	w.turns(2 * time.Second)
+	if live() != 0 || len(nyc.last.Promise.Said) != 0 {
+		t.Errorf("after a month %d plans are live, %d records would be said again", live(), len(nyc.last.Promise.Said))
+	}
+	w.sealed.Withdrawn = false
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+}
+
+// TestLiftedStopsAreRetired when they are very many; the one in force stays, whatever its key.
+func TestLiftedStopsAreRetired(t *testing.T) {
+	w := newWorld(t)
+	nyc, ams := w.site("nyc"), w.site("ams")
+	home := &Home{Self: nyc.member.ID, Promises: nyc.promises, Ledger: nyc.ledger(), Clock: nyc.Clock}
+	stop := func(reason string) {
+		w.now += time.Second
+		if err := home.Stop(t.Context(), w.name, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 300 {
+		stop("the nightly freeze")
+		stop("")
+	}
+	stop("for good")
+	promise, err := nyc.promises.Load(t.Context(), w.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nyc.last.Promise = promise
+	if got := len(ams.ledger().OwnCommands(nyc.member.ID)); got != 601 {
+		t.Fatalf("%d commands", got)
+	}
+	if err := nyc.keeper().retire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(ams.ledger().OwnCommands(nyc.member.ID)); got != 1 {
+		t.Errorf("%d commands after the floor, want the stop in force", got)
+	}
+	if stops := sequencer.Stops(ams.Ledger.Commands(w.name)); len(stops) != 1 || stops[0].Reason != "for good" {
+		t.Errorf("stops in force: %+v", stops)
+	}
+	stop("")
+	if stops := sequencer.Stops(ams.Ledger.Commands(w.name)); len(stops) != 0 {
+		t.Errorf("stops in force after the go: %+v", stops)
+	}
+}
+
+// TestLedgerObeysFloors whatever comes first, the floor or what it retires; and forgets what the mesh holds no more.
+func TestLedgerObeysFloors(t *testing.T) {
+	w := newWorld(t)
+	nyc, plan, kept := w.site("nyc"), fleet.DigestOf("test", []byte("old")), fleet.DigestOf("test", []byte("kept"))
+	var records []fleet.Record
+	for _, p := range []fleet.Digest{plan, kept} {
+		for kind := fleet.Accepted; kind <= fleet.Soaked; kind++ {
+			r, err := nyc.Prepare(fleet.KindFact, fleet.FactKey(p, kind), fleet.Fact{Plan: p, Kind: kind}.Encode())
+			if err != nil {
+				t.Fatal(err)
+			}
+			records = append(records, r)
+		}
+	}
+	floor := fleet.Floor{Kind: fleet.KindFact, Epoch: 1, Seq: nyc.seq + 1, Keep: []fleet.Group{fleet.PlanGroup(kept)}}
+	retire, err := nyc.Prepare(fleet.KindFloor, fleet.FloorKey(fleet.KindFact), floor.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, order := range [][]fleet.Record{append(slices.Clone(records), retire), append([]fleet.Record{retire}, records...)} {
+		l := NewMeshLedger(nil)
+		l.Learn(order...)
+		if own := l.Own(nyc.member.ID); len(own) != 1 || len(own[kept]) != 4 {
+			t.Errorf("held: %v", own)
+		}
+		l.Sweep(func(r *fleet.Record) bool { return strings.HasSuffix(r.Key, "/3") })
+		if own := l.Own(nyc.member.ID); len(own[kept]) != 1 {
+			t.Errorf("after the mesh dropped three: %v", own)
+		}
+	}
+}
+
+// TestZonesAreCarriedAndReported in a fleet that is large: everybody asks for the zones that its gates need, three of
+// a zone report, once and not again, and who does not carry a zone shows what it tells as hearsay.
+func TestZonesAreCarriedAndReported(t *testing.T) {
+	w := released(t)
+	for _, s := range w.members {
+		s.member.Zone = s.member.Labels["region"]
+	}
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(3 * time.Second)
+	asked := map[string][]string{}
+	keepers := map[string]*Keeper{}
+	for _, s := range w.members {
+		k := s.keeper()
+		k.Flat, k.Carry = 3, func(zones []string) { asked[string(s.member.Name)] = zones }
+		keepers[string(s.member.Name)] = k
+	}
+	everybody := func() (said uint64) {
+		for _, s := range w.members {
+			keepers[string(s.member.Name)].follow()
+			if err := keepers[string(s.member.Name)].reportZone(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			said += s.seq
+		}
+		return said
+	}
+	before := everybody()
+	if again := everybody(); again != before {
+		t.Errorf("%d more records, and nothing had changed", again-before)
+	}
+	if got := asked["nyc"]; !slices.Equal(got, []string{"eu"}) {
+		t.Errorf("nyc, in the last stage, asked for %v", got)
+	}
+	if got, ever := asked["fra"]; ever {
+		t.Errorf("fra, whose stages are in its own zone, asked for %v", got)
+	}
+	if got := keepers["nyc"].Hearsay(w.name); len(got) != 0 {
+		t.Errorf("nyc carries eu, and shows as hearsay %+v", got)
+	}
+	hearsay := keepers["ams"].Hearsay(w.name)
+	if len(hearsay) != 1 || hearsay[0].Zone != "us" || hearsay[0].Members != 1 {
+		t.Fatalf("ams is told %+v", hearsay)
+	}
+	w.turns(3 * time.Minute)
+	w.want("ams=2 fra=2 par=2 nyc=2")
+	if everybody() == before {
+		t.Error("the end of the release was not reported")
+	}
+	if got := asked["nyc"]; len(got) != 0 {
+		t.Errorf("nyc is through, and still asks for %v", got)
+	}
+	if got := keepers["ams"].Hearsay(w.name); got[0].Stages[0].Counts[sequencer.Complete.String()] != 1 {
+		t.Errorf("ams is told %+v", got)
+	}
+	small := w.site("ams").keeper()
+	if small.Hearsay(w.name) != nil {
+		t.Error("hearsay in a fleet where everybody carries everything")
+	}
+}
+
+// TestStrangersReportsAreIgnored: who is not of the zone, or was removed, tells nothing of it.
+func TestStrangersReportsAreIgnored(t *testing.T) {
+	w := released(t)
+	for _, s := range w.members {
+		s.member.Zone = s.member.Labels["region"]
+	}
+	k := w.site("ams").keeper()
+	k.Flat = 3
+	tell := func(by, zone string, members int, at int64) {
+		u := fleet.Rollup{Rollout: w.name, Zone: zone, Plan: w.site("ams").last.Plan.Digest, Members: members, Time: at}
+		body, err := u.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.site(by).Prepare(fleet.KindRollup, fleet.RollupKey(zone, w.name), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.site(by).Adopt(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell("fra", "us", 99, 100)
+	if got := k.Hearsay(w.name); len(got) != 0 {
+		t.Errorf("a member of eu tells of us: %+v", got)
+	}
+	tell("nyc", "us", 1, 50)
+	if got := k.Hearsay(w.name); len(got) != 1 || got[0].Members != 1 {
+		t.Errorf("nyc tells of its own zone: %+v", got)
+	}
+	w.proveAgainst("nyc", "par")
+	if got := k.Hearsay(w.name); len(got) != 0 {
+		t.Errorf("a forked member tells: %+v", got)
+	}
+}
+
+// unread has one more promise than the agent has read.
+type unread struct{ Promises }
+
+// All is in Promises.
+func (unread) All(context.Context) ([]fleet.RolloutName, error) {
+	return []fleet.RolloutName{{Namespace: "shop", Name: "unread"}}, nil
+}
