@@ -235,7 +235,7 @@ func TestSimulatedSlowSite(t *testing.T) {
 func TestSimulatedStorms(t *testing.T) {
 	const members, acts = 20, 4
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 17), Configure: quiet}
-	simulate(t, lossy, layout, 2, func(w *simulated, draw *rand.Rand) {
+	simulate(t, lossy, layout, 1, func(w *simulated, draw *rand.Rand) {
 		down := map[int]bool{}
 		for range acts {
 			switch draw.IntN(5) {
