@@ -4,6 +4,8 @@
 FUZZTIME ?= 10s
 ONCE ?=
 DIR ?=
+SIZES ?=
+SEEDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -36,6 +38,10 @@ bench: ## benchmarks
 .PHONY: bench-fleet
 bench-fleet: ## a fleet on this machine, measured: commit to ready beside kubectl, idle agents
 	@.ci/bench-fleet
+
+.PHONY: sim-mesh
+sim-mesh: ## the mesh on a simulated network in virtual time, measured (SIZES=100,300,1000 hosts; SEEDS=20)
+	@.ci/sim-mesh "$(SIZES)" "$(SEEDS)"
 
 .PHONY: bench-state
 bench-state: ## the fleet's state beside etcd and go-ds-crdt, about ten minutes (ARGS=-short: fewer of everything)
