@@ -51,11 +51,14 @@ func infoOf(t *testing.T, m fleet.Member) peer.AddrInfo {
 	return info
 }
 
-// intruder is a member of the roster, the last of the network, gone bad.
-func intruder(t *testing.T, w *meshtest.Network, i int) host.Host {
+// intruder is a member of the roster, the last of the network, gone bad. What it speaks it says as it connects.
+func intruder(t *testing.T, w *meshtest.Network, i int, speaks ...func(host.Host)) host.Host {
 	t.Helper()
 	w.Stop(i)
 	h := rogue(t, w.Key(i))
+	for _, prepare := range speaks {
+		prepare(h)
+	}
 	must(t, h.Connect(t.Context(), infoOf(t, w.Member(0))))
 	meshtest.Await(t, "the intruder", func() bool { return meshtest.Connected(w.Node(0), w.Member(i).ID) })
 	return h

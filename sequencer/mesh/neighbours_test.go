@@ -175,7 +175,13 @@ func wantConnected(t rapid.TB, f *terrain) {
 	t.Helper()
 	g := f.connect(3)
 	size, depth := g.largest()
-	if size != len(g.edges) {
+	// Where everyone runs, everyone is connected. With members down, a zone of a few may have lost all its ways for as
+	// long as nobody roams there, which is a matter of minutes.
+	apart := 0
+	if len(f.down) > 0 {
+		apart = len(g.edges) * 3 / 100
+	}
+	if size < len(g.edges)-apart {
 		t.Errorf("%d of %d are connected", size, len(g.edges))
 	}
 	if depth > 12 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -131,8 +132,9 @@ func TestUnfetchableRecordStopsNothing(t *testing.T) {
 // not wait for it.
 func TestEarlierProtocolIsRefused(t *testing.T) {
 	w := waiting(t, 1)
-	h := intruder(t, w, 2)
-	h.SetStreamHandler(protocol.ID("/flotilla/sync/1"), func(s network.Stream) { _ = s.Reset() })
+	h := intruder(t, w, 2, func(h host.Host) {
+		h.SetStreamHandler(protocol.ID("/flotilla/sync/1"), func(s network.Stream) { _ = s.Reset() })
+	})
 	r := say(t, w.Node(1), "k", "x")
 	meshtest.Await(t, "the count", func() bool { return w.Node(0).Stats().SessionsUnspoken > 0 })
 	meshtest.Await(t, "what the other one says", func() bool { return hears(w.Node(0), r) })
