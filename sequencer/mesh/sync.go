@@ -136,12 +136,14 @@ func (w *wire) judgeEnd(s *scheduler, end ended) {
 	s.failing[end.id] = f
 }
 
-// pick a connected member by chance; of those that do not fail, where there are any, and every other time of the own
-// zone, with which most is in common.
+// pick a connected member by chance: now and then one that failed, when its pause is over, as it may be well by now;
+// else of those that do not fail, where there are any, and every other time of the own zone, with which most is in common.
 func (w *wire) pick(s *scheduler) (peer.ID, bool) {
 	peers := w.host.Network().Peers()
 	self, _ := w.roster().Member(w.id)
+	again, now := mathrand.IntN(8) == 0, time.Now()
 	for _, fits := range []func(peer.ID) bool{
+		func(id peer.ID) bool { return again && s.failing[id].times > 0 && now.After(s.failing[id].until) },
 		func(id peer.ID) bool {
 			return s.failing[id].times == 0 && mathrand.IntN(2) == 0 && w.inZone(id, self.Zone)
 		},
