@@ -34,6 +34,8 @@ type Agent struct {
 	Deliverer delivery.Deliverer
 	Promises  Promises
 	Ledger    Ledger
+	// Plans remembers what was compiled; nil remembers nothing.
+	Plans *Plans
 	// Clock gives both clocks.
 	Clock func() fleet.Moment
 	Log   logr.Logger
@@ -311,7 +313,7 @@ func (t *turn) compile(ctx context.Context) error {
 		t.heal(ctx)
 		return errTurnOver
 	}
-	plan, err := sequencer.Compile(rollout.Sealed, t.promise.Accepted.Revision)
+	plan, err := t.Plans.Compile(rollout.Sealed, t.promise.Accepted.Revision)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSealed, err)
 		t.heal(ctx)

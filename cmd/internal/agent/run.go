@@ -392,7 +392,7 @@ func (r *running) wire(p parts) {
 	c := r.control
 	c.Agent = &Agent{
 		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
-		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
+		Promises: p.promises, Ledger: r.ledger, Plans: &Plans{}, Clock: r.clock, Log: p.log,
 	}
 	c.Home = &Home{
 		Self: r.id, Roster: func() []fleet.Member { return r.roster.get().Members() },

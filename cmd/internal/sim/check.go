@@ -116,6 +116,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 		}
 		return
 	}
+	w.lastWord = w.now
 	before := t.said[at.stage][at.rank]
 	after := before | bit(f.Kind)
 	t.said[at.stage][at.rank] = after
@@ -159,7 +160,7 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 			w.seen["a release left in motion"]++
 		}
 	}
-	commands := ledger{m}.Commands(r.name)
+	commands := ledger{m}.commands(r.name)
 	for _, stop := range commands {
 		lifted := slices.ContainsFunc(commands, func(c fleet.Command) bool {
 			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)

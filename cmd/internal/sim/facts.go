@@ -106,9 +106,19 @@ type ledger struct{ *member }
 
 var _ agent.Ledger = ledger{}
 
+// holds says whether the member has heard of a milestone.
+func (l ledger) holds(k factKey) bool {
+	page, said := l.book.facts[k]
+	return said && l.heard.has(page)
+}
+
 // Fact is in sequencer.Facts.
 func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool) {
-	page, said := l.book.facts[factKey{plan, m, kind}]
+	k := factKey{plan, m, kind}
+	if l.bug.fact != nil {
+		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, k)
+	}
+	page, said := l.book.facts[k]
 	if !said || !l.heard.has(page) {
 		return fleet.Digest{}, false
 	}
@@ -117,6 +127,14 @@ func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (
 
 // Commands is in sequencer.Facts.
 func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
+	all := l.commands(name)
+	if l.bug.heard != nil {
+		return l.bug.heard(l, all)
+	}
+	return all
+}
+
+func (l ledger) commands(name fleet.RolloutName) []fleet.Command {
 	var out []fleet.Command
 	for _, page := range l.book.commands[l.book.names[name]] {
 		if l.heard.has(page) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"testing/fstest"
 	"time"
 
@@ -44,8 +45,11 @@ type member struct {
 	outbox     []int
 	flushing   bool
 	statuses   map[fleet.RolloutName]fleet.Status
-	// api: promises as JSON.
-	api map[fleet.RolloutName][]byte
+	// api: promises as JSON, and as they read back.
+	api  map[fleet.RolloutName][]byte
+	kept map[fleet.RolloutName]agent.Promise
+	// late: what is in the API while a planted bug has written nothing newer.
+	late map[fleet.RolloutName]*agent.Promise
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
 	// running is what each rollout has in the cluster, by rollout.
@@ -76,7 +80,7 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
@@ -85,7 +89,7 @@ func (w *World) newMember(i int) *member {
 	}
 	m.Agent = &agent.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
-		Promises: promises{m}, Ledger: ledger{m}, Clock: m.moment, Log: logr.Discard(),
+		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
 	}
 	return m
 }
@@ -114,7 +118,7 @@ func (m *member) wake(rollout int, wait time.Duration) {
 }
 
 // turnGap is the least time between news and the turn that reads it: many come at once.
-const turnGap = 50 * time.Millisecond
+const turnGap = 200 * time.Millisecond
 
 func (m *member) turn(rollout int) {
 	if until := max(m.down, m.paused); until > m.now {
@@ -146,6 +150,12 @@ func (m *member) crash(away time.Duration) {
 	m.down = m.now + away
 	m.outbox = nil
 	m.epoch, m.seq = m.epoch+1, 0
+	for name, held := range m.late {
+		m.kept[name] = *held
+		b, _ := json.Marshal(held)
+		m.api[name] = b
+		delete(m.late, name)
+	}
 	m.count("crash")
 }
 
@@ -179,14 +189,15 @@ type promises struct{ *member }
 
 // Load is in agent.Promises.
 func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise, error) {
-	promise := agent.Promise{Rollout: name}
 	if p.strikes(p.params.APIFails) {
 		p.count("api read failed")
-		return promise, errAPI
+		return agent.Promise{}, errAPI
 	}
-	if b := p.api[name]; b != nil {
-		return promise, json.Unmarshal(b, &promise)
+	promise, ok := p.kept[name]
+	if !ok {
+		return agent.Promise{Rollout: name}, nil
 	}
+	promise.Said = slices.Clone(promise.Said)
 	return promise, nil
 }
 
@@ -203,7 +214,15 @@ func (p promises) Save(_ context.Context, promise agent.Promise) error {
 		p.count("api write failed")
 		return errAPI
 	}
-	p.api[promise.Rollout] = b
+	var read agent.Promise
+	if err := json.Unmarshal(b, &read); err != nil {
+		return err
+	}
+	if p.bug.lateWrites && p.late[promise.Rollout] == nil {
+		held := p.kept[promise.Rollout]
+		p.late[promise.Rollout] = &held
+	}
+	p.api[promise.Rollout], p.kept[promise.Rollout] = b, read
 	p.bound(p.member, &promise)
 	switch {
 	case p.crashes(afterPromise):
@@ -300,7 +319,11 @@ func (h heads) At(_ context.Context, _ source.Origin, rev fleet.Revision) (sourc
 
 // Relation is in agent.Heads.
 func (h heads) Relation(_ context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
-	return h.rolloutOf(src).relation(from, to), nil
+	relation := h.rolloutOf(src).relation(from, to)
+	if h.bug.relation != nil {
+		relation = h.bug.relation(relation)
+	}
+	return relation, nil
 }
 
 // declared is the fleet repository as this member has read it.

@@ -5,6 +5,8 @@ package sim
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 )
 
 // Params of one run. Probabilities are 0 to 1 for each time the thing could happen.
@@ -40,6 +42,9 @@ type Params struct {
 	Bad, Sick, Hopeless, Slow float64
 	// Forked is how many members see a sibling branch, Frozen how many mirrors stop.
 	Forked, Frozen float64
+	// Instant payloads are healthy as soon as they are applied. Strategy of every rollout; nil draws one.
+	Instant  bool
+	Strategy *v1alpha1.Strategy
 	// Stops given in the storm, Reseals: the roster or the spec changes.
 	Stops, Reseals int
 }

@@ -4,7 +4,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -22,6 +21,8 @@ type Result struct {
 	Violations []string `json:"violations"`
 	// Faults that happened, by type.
 	Faults map[string]int `json:"faults"`
+	// RolloutSeconds from the last commit, or from the beginning where there is one, to the last word said of it.
+	RolloutSeconds float64 `json:"rolloutSeconds"`
 	// Seen counts what makes the rules worth asking.
 	Seen map[string]int `json:"seen"`
 	// Turns of the production agent, and Records said.
@@ -31,21 +32,11 @@ type Result struct {
 	Story []string `json:"story,omitempty"`
 }
 
-// Swarm runs one seed of the scenario "swarm".
-func Swarm(seed uint64, clusters int, telling bool) (Result, error) {
-	w, err := newWorld(seed, swarm(rand.New(rand.NewPCG(seed, 0x7377)), clusters))
-	if err != nil {
-		return Result{}, fmt.Errorf("seed %d: %w", seed, err)
-	}
-	w.telling = telling
-	w.run()
-	return w.result("swarm", seed), nil
-}
-
 func (w *World) result(scenario string, seed uint64) Result {
 	return Result{
 		Scenario: scenario, Clusters: len(w.members), Seed: seed, VirtualSeconds: w.now.Seconds(), Violations: append([]string{}, w.violations...),
-		Faults: w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records), Story: w.lines,
+		RolloutSeconds: (w.lastWord - w.rollouts[0].commits[len(w.rollouts[0].commits)-1].at).Seconds(),
+		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records), Story: w.lines,
 	}
 }
 

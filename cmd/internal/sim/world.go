@@ -12,18 +12,21 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
 )
 
 // World is one fleet in one run.
 type World struct {
 	timeline
 	params   Params
+	bug      Bug
 	rand     *rand.Rand
 	book     *book
 	members  []*member
 	rollouts []*rollout
 	sources  map[string]int
 	plans    map[fleet.Digest]*truth
+	compiled agent.Plans
 	network  network
 	// faults that happened, by type; turns taken; violations found.
 	faults     map[string]int
@@ -31,10 +34,11 @@ type World struct {
 	turns      int
 	violations []string
 	// telling keeps a transcript.
-	telling    bool
-	lines      []string
-	stormy     bool
-	strategyOf func() *v1alpha1.Strategy
+	telling bool
+	lines   []string
+	stormy  bool
+	// lastWord is when something was last bound: where a rollout ended.
+	lastWord time.Duration
 }
 
 // crash points: each is where something is kept or told.
@@ -48,9 +52,9 @@ const (
 	afterApply    crashPoint = "crash in the middle of a delivery"
 )
 
-func newWorld(seed uint64, p Params) (*World, error) {
+func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	w := &World{
-		params: p, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(), sources: map[string]int{},
+		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(), sources: map[string]int{},
 		plans: map[fleet.Digest]*truth{}, faults: map[string]int{}, seen: map[string]int{}, stormy: true,
 		rollouts: make([]*rollout, p.Rollouts),
 	}
@@ -127,8 +131,8 @@ func (w *World) story(m *member, format string, args ...any) {
 
 // strategy of one to three stages for this run's targets.
 func (w *World) strategy() *v1alpha1.Strategy {
-	if w.strategyOf != nil {
-		return w.strategyOf()
+	if w.params.Strategy != nil {
+		return w.params.Strategy
 	}
 	left := w.params.Targets
 	if left == 0 {
@@ -159,6 +163,9 @@ func seconds(n int) *v1alpha1.Duration {
 // fate of a revision in a cluster.
 func (w *World) fate(m *member, rev fleet.Revision) running {
 	takes := w.between(100*time.Millisecond, 10*time.Second)
+	if w.params.Instant {
+		takes = 0
+	}
 	if w.strikesEver(w.params.Slow) {
 		takes *= 10
 		w.count("slow cluster")
