@@ -143,10 +143,14 @@ func (s *search) expand() {
 // decide lets one member decide with everything it may have heard, and do what follows.
 func (s *search) decide(now *state, i int) {
 	r := int(now.accepted[i])
-	done := map[sequencer.Reason]bool{}
+	var done [16]bool // by reason
+	var evidence [1 << maxMembers]bool
 	for _, h := range s.hearings() {
 		v := view{s.compiled, now, i, h}
 		d := s.bug.decide(v, s.plans[r])
+		if !h.commands {
+			evidence[h.deafTo] = d.Verdict != sequencer.Wait
+		}
 		if d.Reason == sequencer.MayStart && d.Verdict == sequencer.Go {
 			s.checkStart(now, i, r, h)
 		}
@@ -154,6 +158,9 @@ func (s *search) decide(now *state, i int) {
 			done[d.Reason] = true
 			s.follow(now, step{int8(i), int8(r), "", h}, d)
 		}
+	}
+	if s.Views {
+		s.checkMonotone(step{int8(i), int8(r), "decides", hearing{}}, evidence[:])
 	}
 }
 

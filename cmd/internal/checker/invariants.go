@@ -52,6 +52,19 @@ func (s *search) checkStart(now *state, i, r int, h hearing) {
 	}
 }
 
+// checkMonotone: who hears more never has less evidence (I21). It is why a member that has heard everything is the one
+// to look at, in models too large for every view.
+func (s *search) checkMonotone(by step, evidence []bool) {
+	for deafTo := range 1 << len(s.members) {
+		for i := range s.members {
+			if deafTo&(1<<i) != 0 && evidence[deafTo] && !evidence[deafTo&^(1<<i)] {
+				by.heard.deafTo = uint8(deafTo)
+				s.violate(by, "I21: there is evidence, and none any more once %s is heard", s.members[i].Name)
+			}
+		}
+	}
+}
+
 // checkMilestone looks at what a member has now bound itself to.
 func (s *search) checkMilestone(now *state, by step, k fleet.FactKind) {
 	m := now.truth(int(by.release), int(by.member))

@@ -6,6 +6,10 @@ package checker
 var Sound = []Model{
 	oneStage, giveUps, canary, leavers, releases, stopping, crashes,
 	{
+		Name: "every view of two stages", Stages: []Shape{{2, 1, 1}, {1, 1, 0}}, Versions: []Version{{1, "r1", false}},
+		Limits: Limits{Failures: true, Yields: 1}, Views: true,
+	},
+	{
 		Name: "two at a time", Stages: []Shape{{4, 2, 1}}, Versions: []Version{{1, "r1", false}},
 		Limits: Limits{Failures: true, Yields: 1},
 	},

@@ -22,8 +22,8 @@ type Bug struct {
 	relation func(source.Relation) source.Relation
 	// lateWrites: a promise is written to the API with the next one only.
 	lateWrites bool
-	// soakStops: the clock stands still while the process gets no time, and starts anew with it.
-	skipsSoak bool
+	// wallClock: what takes time is measured by the wall clock.
+	wallClock bool
 }
 
 // also makes a lie of one kind about others: it is told where the truth has it or the other one.
@@ -78,6 +78,7 @@ var Planted = []Bug{
 	{ID: "P35", Name: "every GaveUp frees a slot, tolerated or not", Breaks: "I1", fact: also(fleet.Succeeded, fleet.GaveUp)},
 	{ID: "P38", Name: "a gate counts GaveUp", Breaks: "I2", fact: also(fleet.Soaked, fleet.GaveUp)},
 	{ID: "P39", Name: "a gate counts Succeeded for Soaked", Breaks: "I2", fact: also(fleet.Soaked, fleet.Succeeded)},
+	{ID: "T12", Name: "the soak is measured by the wall clock", Breaks: "R4", wallClock: true},
 	{ID: "classic 1", Name: "in motion as far as one has heard", Breaks: "I1", fact: func(l ledger, k factKey) bool {
 		if l.holds(k) {
 			return true

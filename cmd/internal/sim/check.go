@@ -5,6 +5,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
@@ -19,6 +20,8 @@ type truth struct {
 	plan    *sequencer.Plan
 	index   map[fleet.MemberID]place
 	said    [][]uint16 // stage, rank: a bit for each kind
+	// succeeded is when, by the world's clock.
+	succeeded map[fleet.MemberID]time.Duration
 	stages  []tally
 }
 
@@ -28,7 +31,7 @@ type place struct{ stage, rank int }
 type tally struct{ moving, exposed, touched, soaked, left int }
 
 func newTruth(_ *World, rollout int, p *sequencer.Plan) *truth {
-	t := &truth{rollout: rollout, plan: p, index: map[fleet.MemberID]place{}, stages: make([]tally, len(p.Stages))}
+	t := &truth{rollout: rollout, plan: p, index: map[fleet.MemberID]place{}, succeeded: map[fleet.MemberID]time.Duration{}, stages: make([]tally, len(p.Stages))}
 	for i := range p.Stages {
 		t.said = append(t.said, make([]uint16, len(p.Stages[i].Members)))
 		for rank := range p.Stages[i].Members {
@@ -128,6 +131,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 		w.checkStart(m, t, at)
 	}
 	w.checkMilestone(m, t, at, before, f.Kind)
+	w.checkEarned(m, t, at, f.Kind)
 	w.checkMotion(m, t, at)
 }
 
@@ -193,6 +197,27 @@ func (w *World) checkMilestone(m *member, t *truth, at place, before uint16, k f
 	}
 	if k == fleet.Degraded {
 		w.seen["degraded"]++
+	}
+}
+
+// checkEarned is R4: a success after minReadyTime of health, a soak after its time beyond that, both by the member's
+// own clock. A member that carries over serves the soak, and that alone.
+func (w *World) checkEarned(m *member, t *truth, at place, k fleet.FactKind) {
+	s := &t.plan.Stages[at.stage]
+	own := func(since time.Duration) time.Duration { return time.Duration(float64(w.now-since) * m.rate) }
+	const rounding = time.Microsecond
+	switch k {
+	case fleet.Succeeded:
+		t.succeeded[m.Self.ID] = w.now
+		runs := m.running[t.rollout]
+		if t.of(m.Self.ID)&bit(fleet.Started) != 0 && (runs.wellAt < 0 || own(runs.wellAt) < s.MinReadyTime-rounding) {
+			w.violate(m, "R4: succeeds after %s of health, of %s", own(runs.wellAt), s.MinReadyTime)
+		}
+	case fleet.Soaked:
+		if served := own(t.succeeded[m.Self.ID]); served < s.Soak-rounding {
+			w.violate(m, "R4: has soaked after %s of %s", served, s.Soak)
+		}
+		w.seen["a soak served"]++
 	}
 }
 

@@ -5,12 +5,11 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
-	"testing/fstest"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -97,8 +96,12 @@ func (w *World) newMember(i int) *member {
 // moment by the member's own clocks.
 func (m *member) moment() fleet.Moment {
 	elapsed := time.Duration(float64(m.now) * m.rate)
+	wall := elapsed + m.wall
+	if m.bug.wallClock {
+		elapsed = max(wall, 0)
+	}
 	return fleet.Moment{
-		Wall: time.Unix(1_800_000_000, 0).Add(elapsed + m.wall), Elapsed: elapsed, Boot: fmt.Sprint("boot ", m.boots),
+		Wall: time.Unix(1_800_000_000, 0).Add(wall), Elapsed: elapsed, Boot: fmt.Sprint("boot ", m.boots),
 	}
 }
 
@@ -297,7 +300,10 @@ func (c cluster) Health(_ context.Context, name fleet.RolloutName, _ string) (de
 // heads is git as this member sees it.
 type heads struct{ *member }
 
-var payload fs.FS = fstest.MapFS{"app/payload.yaml": &fstest.MapFile{Data: []byte("{}\n")}}
+// payload of every revision: the engine is asked for, and not run.
+//
+//go:embed app
+var payload embed.FS
 
 // Latest is in agent.Heads.
 func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (source.Snapshot, time.Duration, error) {

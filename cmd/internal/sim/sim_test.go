@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// seeds that TestSwarm runs; fewer under the race detector, which is looking for something else.
-const seeds = 100
+// budget of seeds in which every planted bug must be found.
+const budget = 400
 
 // each runs a function for many seeds, on all processors, and gives the results in order.
 func each(t *testing.T, n int, run func(seed uint64) (Result, error)) []Result {
@@ -67,7 +67,7 @@ func TestTrackRecord(t *testing.T) {
 	for _, bug := range Planted {
 		t.Run(bug.ID, func(t *testing.T) {
 			others := map[string]int{}
-			for seed := range uint64(200) {
+			for seed := range uint64(budget) {
 				r, err := swarm.run(seed, 12, false, bug)
 				if err != nil {
 					t.Fatal(err)
@@ -80,7 +80,7 @@ func TestTrackRecord(t *testing.T) {
 					others[v]++
 				}
 			}
-			t.Errorf("%s was not found in 200 seeds; others: %v", bug.Name, others)
+			t.Errorf("%s was not found in %d seeds; others: %v", bug.Name, budget, others)
 		})
 	}
 }
