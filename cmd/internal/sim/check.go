@@ -22,7 +22,7 @@ type truth struct {
 	said    [][]uint16 // stage, rank: a bit for each kind
 	// succeeded is when, by the world's clock.
 	succeeded map[fleet.MemberID]time.Duration
-	stages  []tally
+	stages    []tally
 }
 
 type place struct{ stage, rank int }
