@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -20,7 +21,10 @@ const WireVersion = 1
 
 // Bounds of what travels, in bytes. Whatever is larger is refused before it is parsed.
 const (
-	MaxRecord    = 8 << 10
+	MaxRecord = 8 << 10
+	// MaxRegister is the most in the body of a record of KindRegister: everybody in a zone keeps those of everybody,
+	// and the longest honest status takes three quarters of it. What travels in another kind has a bound of its own.
+	MaxRegister  = 4 << 10
 	MaxKey       = 512
 	MaxDetail    = 256
 	MaxLifts     = 64
@@ -28,6 +32,8 @@ const (
 
 	signatureSize = 64
 	publicKeySize = 32
+	// frameSize is what a record takes beside its key and body.
+	frameSize = 3 + 32 + publicKeySize + 8 + 8 + 1 + 2 + 2 + signatureSize
 )
 
 // ErrMalformed is in every error of a decoder: the bytes are not what this version writes.
@@ -52,7 +58,7 @@ func (r *Record) signed() []byte {
 	if err != nil {
 		key = make([]byte, publicKeySize) // never verifies
 	}
-	b := make([]byte, 0, 3+32+32+8+8+1+2+len(r.Key)+2+len(r.Body)+signatureSize)
+	b := make([]byte, 0, frameSize+len(r.Key)+len(r.Body))
 	b = append(b, 'F', 'R', WireVersion)
 	b = append(b, r.Fleet[:]...)
 	b = append(b, key...)
@@ -80,6 +86,9 @@ func DecodeRecord(b []byte) (Record, error) {
 	r.Key = d.text(MaxKey)
 	r.Body = d.bytes(MaxRecord)
 	r.Sig = append([]byte(nil), d.take(signatureSize)...)
+	if r.Kind == KindRegister && len(r.Body) > MaxRegister {
+		d.fail("register too long")
+	}
 	if err := d.end("record"); err != nil {
 		return Record{}, err
 	}
@@ -191,13 +200,28 @@ func DecodeSeal(r *Record) (Seal, error) {
 	return s, nil
 }
 
+// statusPrefix begins the key of every status register.
+const statusPrefix = "status/"
+
 // StatusKey is the register a member keeps for a rollout.
-func StatusKey(name RolloutName) string { return "status/" + name.String() }
+func StatusKey(name RolloutName) string { return statusPrefix + name.String() }
 
 // Encode gives the body of the register.
 func (s Status) Encode() ([]byte, error) {
 	s.Phase, s.Because = Cut(s.Phase), Cut(s.Because)
-	return json.Marshal(s)
+	return encodeJSON(s)
+}
+
+// encodeJSON leaves <, > and & as they are: no body is part of a page, and written as escapes they take six times the
+// room.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // DecodeStatus reads a status register. Fields it does not know are left to those who do.

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
@@ -119,6 +122,65 @@ func FuzzDecodeStatus(f *testing.F) {
 		}
 		if len(status.Because) > fleet.MaxDetail || len(status.Phase) > fleet.MaxDetail {
 			t.Fatalf("over the bounds: %+v", status)
+		}
+	})
+}
+
+func FuzzDecodeFloor(f *testing.F) {
+	addBodies(f)
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindFloor, Key: key, Body: body}
+		floor, err := fleet.DecodeFloor(&r)
+		if err != nil {
+			return
+		}
+		if again := floor.Encode(); !bytes.Equal(again, body) {
+			t.Fatalf("two encodings of one floor:\n%x\n%x", body, again)
+		}
+		if floor.Writer != r.Writer || fleet.FloorKey(floor.Kind) != key || len(floor.Keep) > fleet.MaxKeep || floor.Retires(&r) {
+			t.Fatalf("under key %q: %+v", key, floor)
+		}
+	})
+}
+
+func FuzzDecodeProof(f *testing.F) {
+	addBodies(f)
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Fleet: ourFleet, Writer: memberOf(1), Kind: fleet.KindProof, Key: key, Body: body}
+		proof, err := fleet.DecodeProof(&r)
+		if err != nil {
+			return
+		}
+		if again, ok := proof.Encode(); !ok || !bytes.Equal(again, body) {
+			t.Fatalf("two encodings of one proof:\n%x\n%x", body, again)
+		}
+		if fleet.ProofKey(proof.A.Writer) != key || proof.A.Verify(ourFleet) != nil || proof.B.Verify(ourFleet) != nil {
+			t.Fatalf("under key %q: %+v", key, proof)
+		}
+	})
+}
+
+// A rollup is JSON like a status.
+func FuzzDecodeRollup(f *testing.F) {
+	addBodies(f)
+	f.Add("rollup///", []byte("null"))
+	f.Add("rollup/z/a/b", []byte(`{"rollout":{"namespace":"a","name":"b"},"zone":"z","stages":[{"counts":{"x":-1}}],"time":1,"new":[{}]}`))
+	f.Fuzz(func(t *testing.T, key string, body []byte) {
+		r := fleet.Record{Writer: memberOf(1), Kind: fleet.KindRollup, Key: key, Body: body}
+		rollup, err := fleet.DecodeRollup(&r)
+		if err != nil {
+			return
+		}
+		last, expires := r.Expires()
+		if r.Body, err = rollup.Encode(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := fleet.DecodeRollup(&r)
+		if err != nil || !cmp.Equal(again, rollup, cmpopts.EquateEmpty()) {
+			t.Fatalf("read %+v, then %+v, %v", rollup, again, err)
+		}
+		if day, ok := r.Expires(); ok != expires || day != last {
+			t.Fatalf("expires on day %d, written again on %d", last, day)
 		}
 	})
 }

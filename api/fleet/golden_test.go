@@ -118,6 +118,18 @@ func TestGoldenBodiesKeepDecoding(t *testing.T) {
 	if err != nil || status != sampleStatus() {
 		t.Errorf("status: got %+v, %v", status, err)
 	}
+	floor, err := fleet.DecodeFloor(record("floor"))
+	if diff := cmp.Diff(sampleFloor(), floor); err != nil || diff != "" {
+		t.Errorf("floor: %v\n%s", err, diff)
+	}
+	proof, err := fleet.DecodeProof(record("proof"))
+	if diff := cmp.Diff(sampleProof(t), proof); err != nil || diff != "" {
+		t.Errorf("proof: %v\n%s", err, diff)
+	}
+	rollup, err := fleet.DecodeRollup(record("rollup"))
+	if diff := cmp.Diff(sampleRollup(), rollup); err != nil || diff != "" {
+		t.Errorf("rollup: %v\n%s", err, diff)
+	}
 }
 
 // Digests name things in other members' records: they may change as little as the bytes.

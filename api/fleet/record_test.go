@@ -195,6 +195,9 @@ func TestBounds(t *testing.T) {
 		{"longer key", fleet.Record{Key: strings.Repeat("k", fleet.MaxKey+1)}, fleet.ErrTooLarge},
 		{"key is no UTF-8", fleet.Record{Key: "a\xff"}, fleet.ErrMalformed},
 		{"key with a line break", fleet.Record{Key: "a\nb"}, fleet.ErrMalformed},
+		{"longest register", fleet.Record{Kind: fleet.KindRegister, Body: make([]byte, fleet.MaxRegister)}, nil},
+		{"longer register", fleet.Record{Kind: fleet.KindRegister, Body: make([]byte, fleet.MaxRegister+1)}, fleet.ErrTooLarge},
+		{"register of another kind", fleet.Record{Kind: 200, Body: make([]byte, fleet.MaxRegister+1)}, nil},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			err := c.r.Sign(keyOf(1))
@@ -221,7 +224,10 @@ func TestLongestKeysFit(t *testing.T) {
 	name := fleet.RolloutName{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("r", 253)}
 	seal := sampleSeal()
 	seal.Rollout, seal.Term, seal.Number = name, ^uint64(0), ^uint64(0)
-	for _, key := range []string{seal.SealKey(), fleet.StatusKey(name), fleet.FactKey(seal.Spec, fleet.Succeeded)} {
+	for _, key := range []string{
+		seal.SealKey(), fleet.StatusKey(name), fleet.FactKey(seal.Spec, fleet.Succeeded),
+		fleet.RollupKey(strings.Repeat("z", 63), name), fleet.ProofKey(memberOf(1)), fleet.FloorKey(255),
+	} {
 		if len(key) > fleet.MaxKey {
 			t.Errorf("key of %d bytes, at most %d: %s", len(key), fleet.MaxKey, key)
 		}
@@ -283,7 +289,10 @@ func TestKindsAndWords(t *testing.T) {
 	for _, k := range []fleet.Kind{fleet.KindSeal, fleet.KindFact, fleet.KindCommand, fleet.KindRegister} {
 		words[k.String()]++
 	}
-	if len(words) != 8+3+4 || words["Unknown"]+words["unknown"] != 0 {
+	for _, k := range []fleet.Kind{fleet.KindProof, fleet.KindFloor, fleet.KindRollup} {
+		words[k.String()]++
+	}
+	if len(words) != 8+3+7 || words["Unknown"]+words["unknown"] != 0 {
 		t.Errorf("every word once: %v", words)
 	}
 	for _, s := range []string{fleet.FactKind(0).String(), fleet.FactKind(200).String(), fleet.Verb(9).String()} {
@@ -335,7 +344,11 @@ func anyRecord(t *rapid.T) fleet.Record {
 		Fleet: anyDigest(t), Epoch: rapid.Uint64().Draw(t, "epoch"), Seq: rapid.Uint64().Draw(t, "seq"),
 		Kind: fleet.Kind(rapid.Byte().Draw(t, "kind")), Key: fleet.Cut(rapid.String().Draw(t, "key")),
 	}
-	if n := rapid.IntRange(0, 7<<10).Draw(t, "size"); n > 0 {
+	most := 7 << 10
+	if r.Kind == fleet.KindRegister {
+		most = fleet.MaxRegister
+	}
+	if n := rapid.IntRange(0, most).Draw(t, "size"); n > 0 {
 		r.Body = bytes.Repeat([]byte{rapid.Byte().Draw(t, "body")}, n)
 	}
 	if err := r.Sign(keyOf(rapid.Byte().Draw(t, "writer"))); err != nil {

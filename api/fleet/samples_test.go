@@ -93,6 +93,66 @@ func statusRecord(t testing.TB, s fleet.Status) fleet.Record {
 	}
 }
 
+func sampleFloor() fleet.Floor {
+	return fleet.Floor{
+		Kind: fleet.KindFact, Epoch: 1_770_000_000 << 30, Seq: 9, Writer: memberOf(1),
+		Keep: []fleet.Group{{1, 2}, {1, 3}, {0xff}},
+	}
+}
+
+func floorRecord(f fleet.Floor) fleet.Record {
+	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 4, Kind: fleet.KindFloor, Key: fleet.FloorKey(f.Kind), Body: f.Encode()}
+}
+
+// sampleProof is against the member 2, who told some that it started and others that it did not.
+func sampleProof(t testing.TB) fleet.Proof {
+	t.Helper()
+	started, yielded := sampleFact(), sampleFact()
+	started.Kind, yielded.Kind = fleet.Started, fleet.Yielded
+	p := fleet.Proof{A: factRecord(started), B: factRecord(yielded)}
+	for _, r := range []*fleet.Record{&p.A, &p.B} {
+		if err := r.Sign(keyOf(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, b := p.A.Encode(), p.B.Encode(); bytes.Compare(a, b) > 0 {
+		p.A, p.B = p.B, p.A
+	}
+	return p
+}
+
+func proofRecord(t testing.TB, p fleet.Proof) fleet.Record {
+	t.Helper()
+	body, ok := p.Encode()
+	if !ok {
+		t.Fatal("the proof does not fit")
+	}
+	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 5, Kind: fleet.KindProof, Key: fleet.ProofKey(p.A.Writer), Body: body}
+}
+
+func sampleRollup() fleet.Rollup {
+	return fleet.Rollup{
+		Rollout: fleet.RolloutName{Namespace: "shop", Name: "checkout"}, Zone: "eu-1",
+		Plan: fleet.DigestOf("test", []byte("plan")), Members: 250,
+		Stages: []fleet.StageRollup{
+			{Name: "canary", Counts: map[string]int{"Soaked": 2}},
+			{Name: "rest", Counts: map[string]int{"Waiting": 247, "Failed": 1}},
+		},
+		Failing: []fleet.Name{"eu-1-17"}, Root: fleet.DigestOf("test", []byte("root")), Time: 1_770_000_000,
+	}
+}
+
+func rollupRecord(t testing.TB, u fleet.Rollup) fleet.Record {
+	t.Helper()
+	body, err := u.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fleet.Record{
+		Fleet: ourFleet, Epoch: 3, Seq: 6, Kind: fleet.KindRollup, Key: fleet.RollupKey(u.Zone, u.Rollout), Body: body,
+	}
+}
+
 // futureRecord is of a kind that this version does not know and has to carry all the same.
 func futureRecord() fleet.Record {
 	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 3, Kind: 77, Key: "what/comes/next", Body: []byte{0, 1, 2, 255}}
@@ -118,6 +178,9 @@ func sampleRecords(t testing.TB) map[string]fleet.Record {
 		"command-resume": signed(t, commandRecord(sampleCommand())),
 		"seal":           signed(t, sealRecord(sampleSeal())),
 		"status":         signed(t, statusRecord(t, sampleStatus())),
+		"floor":          signed(t, floorRecord(sampleFloor())),
+		"proof":          signed(t, proofRecord(t, sampleProof(t))),
+		"rollup":         signed(t, rollupRecord(t, sampleRollup())),
 		"unknown-kind":   signed(t, futureRecord()),
 		"empty":          signed(t, fleet.Record{Fleet: ourFleet}),
 	}

@@ -32,6 +32,9 @@ func (r *Record) Sign(key ed25519.PrivateKey) error {
 	if err := checkText(r.Key); err != nil {
 		return fmt.Errorf("record key %q: %w", clip(r.Key, 80), err)
 	}
+	if n := len(r.Body); r.Kind == KindRegister && n > MaxRegister {
+		return fmt.Errorf("register %q of %d bytes: %w: at most %d", clip(r.Key, 80), n, ErrTooLarge, MaxRegister)
+	}
 	signed := r.signed()
 	if n := len(signed) + signatureSize; n > MaxRecord {
 		return fmt.Errorf("record %q of %d bytes: %w: at most %d", clip(r.Key, 80), n, ErrTooLarge, MaxRecord)

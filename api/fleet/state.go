@@ -3,10 +3,14 @@
 package fleet
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +26,9 @@ func (k Kind) Quota() int {
 	switch k {
 	case KindFact:
 		return 4096 // eight milestones of 512 rollouts
-	case KindSeal, KindCommand, KindProof:
+	case KindSeal:
+		return 512 * SealsKept
+	case KindCommand, KindProof:
 		return 1024
 	case KindRegister, KindRollup:
 		return 512
@@ -40,37 +46,28 @@ const SealsKept = 4
 // again in time; what nobody renews leaves every member's state on the same day.
 const Lifetime = 30
 
-// Day of a moment: the unit in which registers age. Members whose clocks differ by less agree but for an
-// instant.
-func Day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
+const secondsPerDay = 24 * 60 * 60
 
-// Expires gives the last day of a register that says when it was written; false for what stays for ever.
+// Day of a moment: the unit in which registers age, counted from 1970 in UTC. Members whose clocks differ by less
+// agree but for an instant.
+func Day(t time.Time) int64 { return t.Unix() / secondsPerDay }
+
+// Expires gives the last day of a register that says when it was written; false for what stays for ever. It reads
+// no more than that time: whether the rest is what it should be is checked before a record is let in.
 func (r *Record) Expires() (day int64, ok bool) {
-	var at int64
-	switch {
-	case r.Kind == KindRegister && strings.HasPrefix(r.Key, statusPrefix):
-		s, err := DecodeStatus(r)
-		if err != nil {
-			return 0, false
-		}
-		at = s.Time
-	case r.Kind == KindRollup:
-		u, err := DecodeRollup(r)
-		if err != nil {
-			return 0, false
-		}
-		at = u.Time
-	}
-	if at <= 0 {
+	if r.Kind != KindRollup && (r.Kind != KindRegister || !strings.HasPrefix(r.Key, statusPrefix)) {
 		return 0, false
 	}
-	return Day(time.Unix(at, 0)) + Lifetime, true
+	var said struct {
+		Time int64 `json:"time"`
+	}
+	if err := json.Unmarshal(r.Body, &said); err != nil || said.Time <= 0 {
+		return 0, false
+	}
+	return said.Time/secondsPerDay + Lifetime, true
 }
 
-// statusPrefix begins the key of every status register.
-var statusPrefix = strings.TrimSuffix(StatusKey(RolloutName{}), RolloutName{}.String())
-
-// Group names what a milestone belongs to, for floors: a fact's plan, else the record alone.
+// Group names what a milestone belongs to, for floors: a fact's plan, else the record's key alone.
 type Group [8]byte
 
 // PlanGroup is the group of all facts of a plan.
@@ -99,39 +96,47 @@ type Floor struct {
 	Kind Kind
 	// Epoch and Seq: what was said before it goes.
 	Epoch, Seq uint64
-	// Keep are the groups that stay all the same, at most MaxKeep, in order.
+	// Keep are the groups that stay all the same, at most MaxKeep, in order and each once.
 	Keep []Group
 	// Writer is the record's; it is not encoded twice.
 	Writer MemberID
 }
 
+const floorPrefix = "floor/"
+
 // FloorKey is the key of the floor of a kind.
-func FloorKey(kind Kind) string { return "floor/" + strconv.Itoa(int(kind)) }
+func FloorKey(kind Kind) string { return floorPrefix + strconv.Itoa(int(kind)) }
 
 // floorOf a key; a register where it is none, so that it stays in its zone.
 func floorOf(key string) Kind {
 	switch key {
-	case FloorKey(KindFact):
+	case floorPrefix + "2":
 		return KindFact
-	case FloorKey(KindCommand):
+	case floorPrefix + "3":
 		return KindCommand
 	}
 	return KindRegister
 }
 
-// Encode gives the canonical body.
+// Encode gives the canonical body. One with more than MaxKeep groups does not decode: to leave some out would be
+// to retire what is needed.
 func (f Floor) Encode() []byte {
+	keep := slices.Clone(f.Keep)
+	slices.SortFunc(keep, compareGroups)
+	keep = slices.Compact(keep)
 	b := []byte{WireVersion, byte(f.Kind)}
 	b = binary.BigEndian.AppendUint64(b, f.Epoch)
 	b = binary.BigEndian.AppendUint64(b, f.Seq)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(f.Keep)))
-	for _, g := range f.Keep {
+	b = binary.BigEndian.AppendUint16(b, uint16(min(len(keep), math.MaxUint16)))
+	for _, g := range keep {
 		b = append(b, g[:]...)
 	}
 	return b
 }
 
-// DecodeFloor reads the body of a record of KindFloor.
+func compareGroups(a, b Group) int { return bytes.Compare(a[:], b[:]) }
+
+// DecodeFloor reads the body of a record of KindFloor. The key must be the floor's own.
 func DecodeFloor(r *Record) (Floor, error) {
 	d := bodyOf(r, KindFloor)
 	f := Floor{Writer: r.Writer, Kind: Kind(d.uint8()), Epoch: d.uint64(), Seq: d.uint64()}
@@ -140,16 +145,17 @@ func DecodeFloor(r *Record) (Floor, error) {
 		d.fail("groups")
 	}
 	for i := 0; i < n && d.err == nil; i++ {
-		f.Keep = append(f.Keep, Group(d.take(len(Group{}))))
+		g := Group(d.take(len(Group{})))
+		if i > 0 && compareGroups(f.Keep[i-1], g) >= 0 {
+			d.fail("groups out of order")
+		}
+		f.Keep = append(f.Keep, g)
 	}
 	if err := d.end("floor"); err != nil {
 		return Floor{}, err
 	}
-	if r.Key != FloorKey(f.Kind) || floorOf(r.Key) != f.Kind {
+	if floorOf(r.Key) != f.Kind || f.Kind == KindRegister {
 		return Floor{}, fmt.Errorf("floor of %s: %w: it lies under key %q", r.Writer, ErrMalformed, clip(r.Key, 80))
-	}
-	if !slices.IsSortedFunc(f.Keep, func(a, b Group) int { return strings.Compare(string(a[:]), string(b[:])) }) {
-		return Floor{}, fmt.Errorf("floor of %s: %w: groups out of order", r.Writer, ErrMalformed)
 	}
 	return f, nil
 }
@@ -159,7 +165,8 @@ func (f *Floor) Retires(r *Record) bool {
 	if r.Writer != f.Writer || r.Kind != f.Kind || r.Epoch > f.Epoch || r.Epoch == f.Epoch && r.Seq >= f.Seq {
 		return false
 	}
-	return !slices.Contains(f.Keep, r.Group())
+	_, kept := slices.BinarySearchFunc(f.Keep, r.Group(), compareGroups)
+	return !kept
 }
 
 // Proof shows that one member signed two records in one position: whoever has it knows, without believing
@@ -168,42 +175,57 @@ type Proof struct {
 	A, B Record
 }
 
+// maxProof is the most in the body of a proof. Any two facts, commands and seals fit, which are what others decide by.
+const maxProof = MaxRecord - frameSize - idLength
+
 // ProofKey is the key of the proof against a member.
 func ProofKey(accused MemberID) string { return string(accused) }
 
-// Encode gives the canonical body, or false where the two do not fit into a record.
+// Encode gives the canonical body, or false where the two are one, or do not fit into a record.
 func (p Proof) Encode() ([]byte, bool) {
 	a, b := p.A.Encode(), p.B.Encode()
-	if string(a) > string(b) {
+	switch bytes.Compare(a, b) {
+	case 0:
+		return nil, false
+	case 1:
 		a, b = b, a
 	}
-	body := appendBytes(appendBytes([]byte{WireVersion}, a), b)
-	return body, len(body) <= MaxRecord-MaxKey
+	if 1+2+len(a)+2+len(b) > maxProof {
+		return nil, false
+	}
+	return appendBytes(appendBytes([]byte{WireVersion}, a), b), true
 }
 
-// DecodeProof reads the body of a record of KindProof and verifies it as a whole: what it gives is proven.
+// DecodeProof reads the body of a record of KindProof and verifies it as a whole: what it gives is proven. That
+// takes the time of two signatures.
 func DecodeProof(r *Record) (Proof, error) {
 	d := bodyOf(r, KindProof)
+	if len(r.Body) > maxProof {
+		d.fail("too long")
+	}
 	first, second := d.bytes(MaxRecord), d.bytes(MaxRecord)
 	if err := d.end("proof"); err != nil {
 		return Proof{}, err
 	}
-	wrong := func(what string) (Proof, error) {
+	wrong := func(what string, err error) (Proof, error) {
+		if errors.Is(err, ErrVersion) { // for others to judge
+			return Proof{}, fmt.Errorf("proof of %s: %s: %w", r.Writer, what, err)
+		}
 		return Proof{}, fmt.Errorf("proof of %s: %w: %s", r.Writer, ErrMalformed, what)
 	}
 	a, errA := DecodeRecord(first)
 	b, errB := DecodeRecord(second)
 	switch {
 	case errA != nil || errB != nil:
-		return wrong("not two records")
+		return wrong("not two records", errors.Join(errA, errB))
 	case a.Writer != b.Writer || a.Epoch != b.Epoch || a.Seq != b.Seq:
-		return wrong("two positions")
-	case string(first) >= string(second):
-		return wrong("not two records in order")
+		return wrong("two positions", nil)
+	case bytes.Compare(first, second) >= 0:
+		return wrong("not two records in order", nil)
 	case r.Key != ProofKey(a.Writer):
-		return wrong("under another's key")
+		return wrong("under another's key", nil)
 	case a.Verify(r.Fleet) != nil || b.Verify(r.Fleet) != nil:
-		return wrong("not signed by the accused")
+		return wrong("not signed by the accused", nil)
 	}
 	return Proof{a, b}, nil
 }
@@ -232,23 +254,76 @@ type StageRollup struct {
 	Counts map[string]int `json:"counts"`
 }
 
-// RollupKey is the register a reporter keeps for a zone and rollout.
-func RollupKey(zone string, name RolloutName) string { return "rollup/" + zone + "/" + name.String() }
+// MaxFailing is the most members in trouble that a rollup names: as many as people read.
+const MaxFailing = 32
 
-// Encode gives the body of the register.
-func (u Rollup) Encode() ([]byte, error) { return json.Marshal(u) }
+// Bounds of a rollup: names are DNS labels; a rollout has 33 stages, and a member fewer states than this.
+const (
+	maxLabel  = 63
+	maxStages = 64
+	maxStates = 32
+
+	rollupPrefix = "rollup/"
+)
+
+// RollupKey is the register a reporter keeps for a zone and rollout.
+func RollupKey(zone string, name RolloutName) string {
+	return rollupPrefix + zone + "/" + name.String()
+}
+
+// Encode gives the body of the register. Of the failing the first MaxFailing are named.
+func (u Rollup) Encode() ([]byte, error) {
+	u.Failing = u.Failing[:min(len(u.Failing), MaxFailing)]
+	return encodeJSON(u)
+}
 
 // DecodeRollup reads a rollup. Fields it does not know are left to those who do.
 func DecodeRollup(r *Record) (Rollup, error) {
-	var u Rollup
-	if r.Kind != KindRollup {
-		return u, fmt.Errorf("rollup of %s: %w: in a %s", r.Writer, ErrMalformed, r.Kind)
+	wrong := func(err error) (Rollup, error) {
+		return Rollup{}, fmt.Errorf("rollup of %s: %w", r.Writer, err)
 	}
+	if r.Kind != KindRollup {
+		return wrong(fmt.Errorf("%w: in a %s", ErrMalformed, r.Kind))
+	}
+	var u Rollup
 	if err := json.Unmarshal(r.Body, &u); err != nil {
-		return Rollup{}, fmt.Errorf("rollup of %s: %w: %w", r.Writer, ErrMalformed, err)
+		return wrong(fmt.Errorf("%w: %w", ErrMalformed, err))
 	}
 	if r.Key != RollupKey(u.Zone, u.Rollout) {
-		return Rollup{}, fmt.Errorf("rollup of %s: %w: it lies under key %q", r.Writer, ErrMalformed, clip(r.Key, 80))
+		return wrong(fmt.Errorf("%w: it lies under key %q", ErrMalformed, clip(r.Key, 80)))
+	}
+	if err := u.check(); err != nil {
+		return wrong(err)
 	}
 	return u, nil
+}
+
+// check that nothing in it is longer than it can be, or steers a terminal.
+func (u *Rollup) check() error {
+	text := func(what, s string, most int) error {
+		if len(s) > most {
+			return fmt.Errorf("%w: %s of %d bytes", ErrMalformed, what, len(s))
+		}
+		return checkText(s)
+	}
+	if strings.Contains(u.Zone, "/") || u.Members < 0 || len(u.Stages) > maxStages || len(u.Failing) > MaxFailing {
+		return fmt.Errorf("%w: %d members, %d stages, %d failing in zone %q",
+			ErrMalformed, u.Members, len(u.Stages), len(u.Failing), clip(u.Zone, maxLabel))
+	}
+	err := text("zone", u.Zone, maxLabel)
+	for _, name := range u.Failing {
+		err = cmp.Or(err, text("member", string(name), maxLabel))
+	}
+	for _, stage := range u.Stages {
+		err = cmp.Or(err, text("stage", stage.Name, maxLabel))
+		if len(stage.Counts) > maxStates {
+			return fmt.Errorf("%w: %d states", ErrMalformed, len(stage.Counts))
+		}
+		for state, n := range stage.Counts {
+			if err = cmp.Or(err, text("state", state, maxLabel)); n < 0 {
+				return fmt.Errorf("%w: %d members are %s", ErrMalformed, n, clip(state, maxLabel))
+			}
+		}
+	}
+	return err
 }

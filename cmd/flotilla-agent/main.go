@@ -4,7 +4,8 @@
 // clusters' agents how far it has come.
 //
 //	flotilla-agent --fleet demo --fleet-url https://git.example.com/fleet --listen /ip4/0.0.0.0/udp/4001/quic-v1
-//	flotilla-agent id        # the peer ID for this cluster's FleetMember
+//	flotilla-agent id            # the peer ID for this cluster's FleetMember
+//	flotilla-agent store check   # what is in the fleet state on disk, while no agent runs
 //
 // Every setting is a flag; --help lists them. There is no configuration file and no environment
 // variable but those of the Kubernetes client (KUBECONFIG) and of Go (GOMEMLIMIT), and POD_NAME, which deploy/agent sets.
@@ -12,6 +13,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -31,12 +33,32 @@ import (
 func main() {
 	agent.ServeIfChild()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
+	code := run(ctx, os.Args[1:])
 	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "flotilla-agent:", err)
-		os.Exit(1)
+	os.Exit(code)
+}
+
+// exit is an error with the code that it ends the process with; without Err, what there is to say is said.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e exit) Error() string { return fmt.Sprint(e.err) }
+
+func run(ctx context.Context, args []string) (code int) {
+	c := command()
+	c.SetArgs(args)
+	err := c.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
+	coded := exit{1, err}
+	_ = errors.As(err, &coded)
+	if coded.err != nil {
+		fmt.Fprintln(os.Stderr, "flotilla-agent:", coded.err)
+	}
+	return coded.code
 }
 
 func command() *cobra.Command {
@@ -74,7 +96,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.ProbeAddr, "probe-addr", cfg.ProbeAddr, "of /livez and /readyz; 0 switches them off")
 	f.BoolVar(&cfg.InProcess, "render-in-process", false, "render payloads in the agent's own process; for machines where a process cannot be locked up, and payloads that are trusted")
 	f.StringVar(&level, "log-level", "info", "debug, info or error")
-	run.AddCommand(idCommand(&cfg.Namespace, &kubeconfig), versionCommand())
+	run.AddCommand(idCommand(&cfg.Namespace, &kubeconfig), storeCommand(), versionCommand())
 	return run
 }
 

@@ -11,6 +11,14 @@ import (
 // Root names all that is carried: two members that carry the same shares and have equal roots hold equal
 // sets. Zero is the empty set.
 func (s *Set) Root() fleet.Digest {
+	if s.settled {
+		return s.root
+	}
+	s.root, s.settled = s.rootOfShares(), true
+	return s.root
+}
+
+func (s *Set) rootOfShares() fleet.Digest {
 	var buf []byte
 	for _, share := range s.Shares() {
 		root := s.ShareRoot(share)
@@ -230,5 +238,5 @@ func (s *Set) At(share Share, position fleet.Digest) (fleet.Record, bool) {
 	if len(bucket) == 0 {
 		return fleet.Record{}, false
 	}
-	return bucket[0].record, true
+	return bucket[0].record(), true
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice/latticetest"
 )
 
 // reconcile plays both sides of a session over all shares and gives what it cost.
@@ -78,9 +79,11 @@ func TestReconcileMakesEqual(t *testing.T) {
 
 func TestReconcileCostsWhatDiffers(t *testing.T) {
 	const size, differ = 20_000, 10
+	writers := []fleet.MemberID{latticetest.Writer(0), latticetest.Writer(1), latticetest.Writer(2), latticetest.Writer(3), latticetest.Writer(4)}
 	here, there := lattice.New(), lattice.New()
 	for i := range size {
 		r := milestone(fmt.Sprint(i), 1, 1)
+		r.Writer = writers[i%len(writers)]
 		if i%(size/differ) != 0 {
 			here.Add(r)
 		}

@@ -1,14 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lattice answers: what do we know when what I heard and what you heard are put together?
-//
-// A [Set] keeps one record per (writer, kind, key). Adding a record is a join: commutative,
-// associative and idempotent, so that any two members that heard the same records, in whatever
-// order and however often, hold the same set. Of a register the newest record stays; of a
-// milestone, and of every kind below [fleet.KindRegister] that this version does not know, the
-// first one said stays. The writer's own counters decide which that is; no clock does.
-//
-// The package decides nothing about who may speak: records are verified before they get here.
 package lattice
 
 import (
@@ -25,18 +16,19 @@ import (
 // It is not safe for concurrent use: its owner guards it. Root, ShareRoot, Summary and Diff settle
 // fingerprints that an Add left open, so they count as writing unless Root was called since.
 type Set struct {
-	slots map[slot]*entry
-	// shares hold the entries that count in the fingerprints, apart the others; see Divide.
+	writers map[fleet.MemberID]*writer
+	size    int
+	// shares hold the entries that count in the fingerprints, none of them empty; apart the others. See Divide.
 	shares map[Share]*node
 	apart  *node
 	by     Division
-}
-
-// slot is where two records meet.
-type slot struct {
-	writer fleet.MemberID
-	kind   fleet.Kind
-	key    string
+	// root is valid while settled.
+	root    fleet.Digest
+	settled bool
+	// day that registers must reach; see Age.
+	day int64
+	// forked counts the proofs held against a writer, over the rows in which it has more than its quota.
+	forked, over map[fleet.MemberID]int
 }
 
 // Share is a part of the state that a member carries as a whole or not at all. In ScopeFleet there is one,
@@ -61,31 +53,108 @@ type Change struct {
 	// News: the record is in the set now and was not before.
 	News bool
 	// Dropped are records that are not in the set any more, for a reason other than that the new one took their
-	// place: over their writer's quota, or retired by its floor. The new one itself may be among them.
+	// place: over their writer's quota, older than the seals that stay, or retired by its floor. The new one itself
+	// is among them where the set would not take it for such a reason, or because it has ended: who wrote it to
+	// disk first takes it off again.
 	Dropped []fleet.Record
 }
 
 // New gives an empty set that carries every writer's records.
 func New() *Set {
-	return &Set{slots: map[slot]*entry{}, shares: map[Share]*node{}, apart: &node{}}
+	return &Set{
+		writers: map[fleet.MemberID]*writer{}, shares: map[Share]*node{}, apart: &node{},
+		forked: map[fleet.MemberID]int{}, over: map[fleet.MemberID]int{},
+	}
 }
 
-// Add joins one record into the set. The set keeps the record's slices: nobody may write to them afterwards.
+// Add joins one record into the set. The set keeps a copy.
 func (s *Set) Add(r fleet.Record) Change {
-	at := slot{r.Writer, r.Kind, r.Key}
-	held, ok := s.slots[at]
-	if !ok {
-		held = &entry{position: Position(r.Writer, r.Kind, r.Key), record: r}
-		s.slots[at] = held
-		s.trie(&r).insert(held, 0)
-		return Change{News: true}
+	p := s.place(&r)
+	if p.over {
+		s.setOver(p.row, true)
 	}
-	if !Supersedes(&r, &held.record) {
+	switch p.verdict {
+	case superseded:
 		return Change{}
+	case unwelcome:
+		return Change{Dropped: []fleet.Record{r}}
 	}
-	held.record, held.digest = r, fleet.Digest{}
-	s.trie(&r).touch(held.position, 0)
-	return Change{News: true}
+	change := Change{News: true}
+	if p.held != nil {
+		s.replace(p.held, &r)
+	} else {
+		for _, e := range p.evicted {
+			change.Dropped = append(change.Dropped, e.record())
+		}
+		for _, e := range p.evicted {
+			s.remove(e)
+		}
+		s.insert(&r)
+	}
+	if r.Kind == fleet.KindFloor {
+		change.Dropped = append(change.Dropped, s.retire(s.writers[r.Writer], r.Key)...)
+	}
+	return change
+}
+
+// verdict on a record that is offered.
+type verdict uint8
+
+const (
+	welcome verdict = iota
+	// superseded: what is held under its key is better, or the same.
+	superseded
+	// unwelcome: over quota, older than the seals that stay, retired, or ended.
+	unwelcome
+)
+
+// place is where a record would lie, and who would have to go.
+type place struct {
+	verdict verdict
+	// row of the writer's kind, nil where it has none.
+	row *row
+	// held lies under the record's key, and would be replaced.
+	held *entry
+	// evicted would have no room any more.
+	evicted []*entry
+	// over: the writer has more than its quota.
+	over bool
+}
+
+// place decides about a record and changes nothing.
+func (s *Set) place(r *fleet.Record) place {
+	w := s.writers[r.Writer]
+	if w == nil {
+		return place{verdict: s.orEnded(r)}
+	}
+	p := place{row: w.row(r.Kind, r.Scope())}
+	if p.row != nil {
+		p.held = p.row.get(r.Key)
+	}
+	if p.held != nil {
+		if old := p.held.record(); !Supersedes(r, &old) {
+			p.verdict = superseded
+			return p
+		}
+	}
+	if f := w.floors[r.Kind]; f != nil && f.Retires(r) {
+		p.verdict = unwelcome
+		return p
+	}
+	if p.verdict = s.orEnded(r); p.verdict == welcome && p.row != nil && p.held == nil {
+		p.row.room(r.Key, &p)
+	}
+	return p
+}
+
+func (s *Set) orEnded(r *fleet.Record) verdict {
+	if !r.Kind.IsRegister() || s.day == 0 {
+		return welcome
+	}
+	if last, ok := r.Expires(); ok && last < s.day {
+		return unwelcome
+	}
+	return welcome
 }
 
 // Merge joins another set into this one and gives the records that changed it, in All's order.
@@ -99,41 +168,29 @@ func (s *Set) Merge(other *Set) (news []fleet.Record) {
 }
 
 // Wants says whether Add would change the set.
-func (s *Set) Wants(r *fleet.Record) bool {
-	held, ok := s.slots[slot{r.Writer, r.Kind, r.Key}]
-	return !ok || Supersedes(r, &held.record)
-}
-
-// Conflict is a record held in the position of r, by the same writer, with other bytes: together they are a
-// [fleet.Proof].
-func (s *Set) Conflict(r *fleet.Record) (fleet.Record, bool) {
-	held, ok := s.slots[slot{r.Writer, r.Kind, r.Key}]
-	if !ok || held.record.Epoch != r.Epoch || held.record.Seq != r.Seq || same(r, &held.record) {
-		return fleet.Record{}, false
-	}
-	return held.record, true
-}
-
-// Forked says that a proof against the writer is held. What it says is carried and counts for nothing.
-func (s *Set) Forked(writer fleet.MemberID) bool { return false }
-
-// Age drops the registers that ended before a day, and refuses them from now on. It gives what was dropped.
-func (s *Set) Age(day int64) (dropped []fleet.Record) { return nil }
+func (s *Set) Wants(r *fleet.Record) bool { return s.place(r).verdict == welcome }
 
 // Get is the record that stands under a key; false where nothing was said.
 func (s *Set) Get(writer fleet.MemberID, kind fleet.Kind, key string) (fleet.Record, bool) {
-	held, ok := s.slots[slot{writer, kind, key}]
-	if !ok {
+	w := s.writers[writer]
+	if w == nil {
 		return fleet.Record{}, false
 	}
-	return held.record, true
+	row := w.row(kind, (&fleet.Record{Kind: kind, Key: key}).Scope())
+	if row == nil {
+		return fleet.Record{}, false
+	}
+	if held := row.get(key); held != nil {
+		return held.record(), true
+	}
+	return fleet.Record{}, false
 }
 
 // All gives every record: first the carried shares, in order, then those set apart, each in the order of their
 // positions. Equal sets that are divided alike give equal sequences.
 func (s *Set) All() iter.Seq[fleet.Record] {
 	return func(yield func(fleet.Record) bool) {
-		visit := func(e *entry) bool { return yield(e.record) }
+		visit := func(e *entry) bool { return yield(e.record()) }
 		for _, share := range s.Shares() {
 			if !s.shares[share].walk(visit) {
 				return
@@ -144,45 +201,56 @@ func (s *Set) All() iter.Seq[fleet.Record] {
 }
 
 // Len is the number of records.
-func (s *Set) Len() int { return len(s.slots) }
+func (s *Set) Len() int { return s.size }
 
 // Shares that are carried and not empty, in order.
 func (s *Set) Shares() []Share {
-	shares := slices.Collect(maps.Keys(s.shares))
-	slices.SortFunc(shares, func(a, b Share) int {
+	return slices.SortedFunc(maps.Keys(s.shares), func(a, b Share) int {
 		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Zone, b.Zone))
 	})
-	return shares
 }
 
 // Divide puts every record into its share. The answers of by must not change until the next call.
 func (s *Set) Divide(by Division) {
 	s.by = by
-	s.shares, s.apart = map[Share]*node{}, &node{}
-	for _, e := range s.slots {
-		s.trie(&e.record).insert(e, 0)
+	s.shares, s.apart, s.settled = map[Share]*node{}, &node{}, false
+	for _, w := range s.writers {
+		w.zone, w.present = s.zoneOf(w.id)
+		for _, row := range w.rows {
+			for _, e := range row.entries {
+				s.trie(e, true).insert(e, 0)
+			}
+		}
 	}
 }
 
 // ShareOf a record; false where its writer is not on the roster.
 func (s *Set) ShareOf(r *fleet.Record) (Share, bool) {
-	zone, present := "", true
-	if s.by.ZoneOf != nil {
-		zone, present = s.by.ZoneOf(r.Writer)
-	}
-	share := Share{Scope: r.Scope(), Zone: zone}
-	if share.Scope == fleet.ScopeFleet {
-		share.Zone = ""
-	}
-	return share, present
+	zone, present := s.zoneOf(r.Writer)
+	return shareIn(r.Scope(), zone), present
 }
 
-func (s *Set) trie(r *fleet.Record) *node {
-	share, present := s.ShareOf(r)
-	if !present || s.by.Carries != nil && !s.by.Carries(share) {
+func (s *Set) zoneOf(writer fleet.MemberID) (zone string, present bool) {
+	if s.by.ZoneOf == nil {
+		return "", true
+	}
+	return s.by.ZoneOf(writer)
+}
+
+func shareIn(scope fleet.Scope, zone string) Share {
+	if scope == fleet.ScopeFleet {
+		zone = ""
+	}
+	return Share{Scope: scope, Zone: zone}
+}
+
+// trie that an entry belongs into; made where there is none yet and it is to grow.
+func (s *Set) trie(e *entry, grow bool) *node {
+	share := shareIn(e.row.scope, e.row.writer.zone)
+	if !e.row.writer.present || s.by.Carries != nil && !s.by.Carries(share) {
 		return s.apart
 	}
-	if s.shares[share] == nil {
+	if s.shares[share] == nil && grow {
 		s.shares[share] = &node{}
 	}
 	return s.shares[share]

@@ -18,13 +18,6 @@ const (
 	maxDepth = 2 * len(fleet.Digest{})
 )
 
-// entry is one record in its place. digest is zero until a fingerprint needs it.
-type entry struct {
-	position fleet.Digest
-	digest   fleet.Digest
-	record   fleet.Record
-}
-
 // node is a part of the trie: a bucket of entries in the order of their positions, or, above
 // bucketSize entries, sixteen parts. The shape depends on the entries alone and not on the order in which
 // they came, hence so does the fingerprint.
@@ -93,6 +86,30 @@ func (n *node) touch(position fleet.Digest, depth int) {
 	}
 }
 
+// remove takes out the entry at the position. What is not above bucketSize any more lies together again, as if
+// nothing else had ever been there.
+func (n *node) remove(position fleet.Digest, depth int) {
+	n.count--
+	n.stale = true
+	if n.parts == nil {
+		if i, found := slices.BinarySearchFunc(n.bucket, position, comparePositions); found {
+			n.bucket = slices.Delete(n.bucket, i, i+1)
+		}
+		return
+	}
+	at := digit(position, depth)
+	if n.parts[at].remove(position, depth+1); n.parts[at].count == 0 {
+		n.parts[at] = nil
+	}
+	if n.count <= bucketSize {
+		n.bucket = make([]*entry, 0, bucketSize)
+		for _, part := range n.parts {
+			part.walk(func(e *entry) bool { n.bucket = append(n.bucket, e); return true })
+		}
+		n.parts = nil
+	}
+}
+
 // walk visits the entries in the order of their positions until visit says stop.
 func (n *node) walk(visit func(*entry) bool) bool {
 	if n == nil {
@@ -147,11 +164,4 @@ func bucketPrint(bucket []*entry) fleet.Digest {
 		buf = append(append(buf, e.position[:]...), digest[:]...)
 	}
 	return fleet.DigestOf("flotilla.dev/lattice-bucket", buf)
-}
-
-func (e *entry) recordDigest() fleet.Digest {
-	if e.digest.IsZero() {
-		e.digest = e.record.Digest()
-	}
-	return e.digest
 }

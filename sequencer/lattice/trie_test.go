@@ -3,7 +3,11 @@
 package lattice
 
 import (
+	"strconv"
+	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
@@ -62,4 +66,53 @@ func TestPrefixParts(t *testing.T) {
 	if !p.covers(p.Path) || p.covers(fleet.Digest{}) {
 		t.Error("a full prefix covers its own position and no other")
 	}
+}
+
+// TestRemovedLeavesNoTrace: whatever was inserted and removed before, equal sets have equal tries.
+func TestRemovedLeavesNoTrace(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		entryOf := func(i int) *entry {
+			if i%3 == 0 {
+				return crowded(i)
+			}
+			e := &entry{digest: fleet.Digest{byte(i), 1}}
+			e.position = fleet.DigestOf("test", []byte{byte(i)})
+			return e
+		}
+		worn, held := &node{}, map[int]bool{}
+		for _, i := range rapid.SliceOfN(rapid.IntRange(0, 250), 0, 500).Draw(t, "touched") {
+			if held[i] {
+				worn.remove(entryOf(i).position, 0)
+				delete(held, i)
+			} else {
+				worn.insert(entryOf(i), 0)
+				held[i] = true
+			}
+			if i%5 == 0 {
+				worn.fingerprint()
+			}
+		}
+		plain := &node{}
+		for i := range held {
+			plain.insert(entryOf(i), 0)
+		}
+		if worn.count != len(held) || worn.fingerprint() != plain.fingerprint() || shape(worn) != shape(plain) {
+			t.Fatalf("%d entries: the way to them shows: %s, want %s", len(held), shape(worn), shape(plain))
+		}
+	})
+}
+
+// shape draws a trie: the sizes of its buckets within their parts.
+func shape(n *node) string {
+	if n == nil {
+		return "."
+	}
+	if n.parts == nil {
+		return strconv.Itoa(len(n.bucket))
+	}
+	var parts []string
+	for _, part := range n.parts {
+		parts = append(parts, shape(part))
+	}
+	return "(" + strings.Join(parts, " ") + ")"
 }

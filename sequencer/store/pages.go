@@ -43,12 +43,17 @@ type checker struct {
 	met      []bool
 }
 
-// checkPages says why a file of so many bytes is not sound; errDamaged, or what reading it says.
-func checkPages(file io.ReaderAt, size int64) error {
-	meta, err := readMeta(file, size)
+// checkPages says why a file of so many bytes is not sound; errDamaged, or what reading it says. Behind says that it is
+// sound and one of its two meta pages is not: if that was the newer one, the last transaction is missing.
+func checkPages(file io.ReaderAt, size int64) (behind bool, err error) {
+	meta, behind, err := readMeta(file, size)
 	if err != nil {
-		return err
+		return false, err
 	}
+	return behind, checkFrom(meta, file, size)
+}
+
+func checkFrom(meta []byte, file io.ReaderAt, size int64) error {
 	c := checker{file: file, pageSize: int64(order.Uint32(meta[8:])), pages: order.Uint64(meta[40:])}
 	if c.pages < 4 || c.pages > uint64(size/c.pageSize) {
 		return fmt.Errorf("%w: %d bytes, want %d pages of %d", errDamaged, size, c.pages, c.pageSize)
@@ -69,9 +74,9 @@ func checkPages(file io.ReaderAt, size int64) error {
 	return nil
 }
 
-// readMeta gives the newer one of the two meta pages that is valid, as bbolt does.
-func readMeta(file io.ReaderAt, size int64) ([]byte, error) {
-	var best []byte
+// readMeta gives the newer one of the two meta pages that is valid, as bbolt does; alone says that the other one is not.
+func readMeta(file io.ReaderAt, size int64) (best []byte, alone bool, err error) {
+	valid := 0
 	try := func(offset int64) error {
 		meta := make([]byte, metaSize)
 		if _, err := file.ReadAt(meta, offset+pageHeader); err != nil && !errors.Is(err, io.EOF) {
@@ -79,14 +84,17 @@ func readMeta(file io.ReaderAt, size int64) ([]byte, error) {
 		}
 		sum := fnv.New64a()
 		_, _ = sum.Write(meta[:56])
-		if order.Uint32(meta) == boltMagic && order.Uint32(meta[4:]) == boltVersion && order.Uint64(meta[56:]) == sum.Sum64() &&
-			(best == nil || order.Uint64(meta[48:]) > order.Uint64(best[48:])) {
+		if order.Uint32(meta) != boltMagic || order.Uint32(meta[4:]) != boltVersion || order.Uint64(meta[56:]) != sum.Sum64() {
+			return nil
+		}
+		valid++
+		if best == nil || order.Uint64(meta[48:]) > order.Uint64(best[48:]) {
 			best = meta
 		}
 		return nil
 	}
 	if err := try(0); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// Without the first, the second is where a page of some size would begin.
 	for pageSize := int64(1 << 10); pageSize <= 1<<16 && pageSize < size; pageSize <<= 1 {
@@ -94,16 +102,16 @@ func readMeta(file io.ReaderAt, size int64) ([]byte, error) {
 			continue
 		}
 		if err := try(pageSize); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if best == nil {
-		return nil, fmt.Errorf("%w: no valid meta page", errDamaged)
+		return nil, false, fmt.Errorf("%w: no valid meta page", errDamaged)
 	}
 	if pageSize := order.Uint32(best[8:]); pageSize < 1<<10 || pageSize > 1<<16 || pageSize&(pageSize-1) != 0 {
-		return nil, fmt.Errorf("%w: pages of %d bytes", errDamaged, pageSize)
+		return nil, false, fmt.Errorf("%w: pages of %d bytes", errDamaged, pageSize)
 	}
-	return best, nil
+	return best, valid < 2, nil
 }
 
 // page is one page with those it runs on into.

@@ -70,8 +70,8 @@ func TestSoundFilesPass(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := checkPages(bytes.NewReader(content), int64(len(content))); err != nil {
-				t.Fatalf("sound file: %v", err)
+			if behind, err := checkPages(bytes.NewReader(content), int64(len(content))); err != nil || behind {
+				t.Fatalf("sound file: behind %v, %v", behind, err)
 			}
 		}
 	})
@@ -99,7 +99,7 @@ func FuzzPages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint32, flip byte) {
 		b := bytes.Clone(content)
 		b[int(at)%len(b)] ^= flip
-		if err := checkPages(bytes.NewReader(b), int64(len(b))); err != nil && !errors.Is(err, errDamaged) {
+		if _, err := checkPages(bytes.NewReader(b), int64(len(b))); err != nil && !errors.Is(err, errDamaged) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -23,16 +23,15 @@ import (
 // Schema is the version of the file's layout and its history.
 //
 //	1  2026-11: records by position with a checksum, blobs by digest, meta, quarantine
-const Schema = 1
-
-// MaxBlob is the most bytes in a blob.
-const MaxBlob = 1 << 20
+//	2  2026-11: values of meta with a checksum, the digests of poison
+const Schema = 2
 
 var (
 	bucketRecords    = []byte("records")
 	bucketBlobs      = []byte("blobs")
 	bucketMeta       = []byte("meta")
-	bucketQuarantine = []byte("quarantine")
+	bucketQuarantine = []byte("quarantine") // what does not read back as it was written
+	bucketPoison     = []byte("poison")     // what reads back, and ends who acts on it
 	keySchema        = []byte("schema")
 )
 
@@ -41,14 +40,20 @@ var (
 type Store struct {
 	db     *bbolt.DB
 	opened Opened
+	marker marker
 }
 
 // Opened tells what Open met.
 type Opened struct {
 	// Recovered: the file was damaged, lies beside the new one now, and the member begins with nothing.
 	Recovered bool
+	// Behind: one of the two pages that say where everything is was damaged, and the file is sound without it. What was written
+	// last may be missing, as after a power cut while it was being written.
+	Behind bool
 	// Detail says what was wrong and where the damaged file is, for people.
 	Detail string
+	// Compacted is how many bytes of free pages were given back to the disk.
+	Compacted int64
 }
 
 // Opened tells what Open met.
@@ -56,7 +61,7 @@ func (s *Store) Opened() Opened { return s.opened }
 
 // Close releases the file. Nothing may be called afterwards.
 func (s *Store) Close() error {
-	if err := s.db.Close(); err != nil {
+	if err := errors.Join(s.marker.close(), s.db.Close()); err != nil {
 		return fmt.Errorf("closing the store: %w", err)
 	}
 	return nil
@@ -143,19 +148,29 @@ func unlessChanged(changed bool) error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode puts a checksum before the record: bbolt has none over its pages, and a flipped bit that still
-// decodes would be a record that its writer never signed.
-func encode(r *fleet.Record) []byte {
-	b := r.Encode()
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(b)), crc32.Checksum(b, castagnoli)), b...)
+// seal puts a checksum before a value: bbolt has none over its pages, and a flipped bit that still decodes would be a
+// record that its writer never signed.
+func seal(value []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(value)), crc32.Checksum(value, castagnoli)), value...)
 }
+
+// unseal says false for what seal did not make; the value is the store's own bytes.
+func unseal(sealed []byte) (value []byte, ok bool) {
+	if len(sealed) < 4 {
+		return nil, false
+	}
+	value = sealed[4:]
+	return value, crc32.Checksum(value, castagnoli) == binary.BigEndian.Uint32(sealed)
+}
+
+func encode(r *fleet.Record) []byte { return seal(r.Encode()) }
 
 func decode(position, value []byte) (fleet.Record, error) {
 	if len(value) < 4 {
 		return fleet.Record{}, fmt.Errorf("stored record of %d bytes: %w", len(value), fleet.ErrMalformed)
 	}
-	sum, b := binary.BigEndian.Uint32(value), value[4:]
-	if crc32.Checksum(b, castagnoli) != sum {
+	b, ok := unseal(value)
+	if !ok {
 		return fleet.Record{}, fmt.Errorf("stored record: %w: wrong checksum", fleet.ErrMalformed)
 	}
 	r, err := fleet.DecodeRecord(b)
@@ -168,41 +183,11 @@ func decode(position, value []byte) (fleet.Record, error) {
 	return r, nil
 }
 
-// PutBlob keeps a blob of at most MaxBlob bytes and gives its name.
-func (s *Store) PutBlob(content []byte) (fleet.Digest, error) {
-	digest := fleet.BlobDigest(content)
-	if len(content) > MaxBlob {
-		return digest, &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf(
-			"blob %s of %d bytes: %w: at most %d", digest.Short(), len(content), fleet.ErrTooLarge, MaxBlob)}
-	}
-	return digest, s.update("blob "+digest.Short(), func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketBlobs)
-		if held := bucket.Get(digest[:]); held != nil && fleet.BlobDigest(held) == digest {
-			return errUnchanged
-		}
-		return bucket.Put(digest[:], content)
-	})
-}
-
-// Blob is the content under a digest; false where there is none. What no longer has its digest is as
-// good as absent: it can be had from another member.
-func (s *Store) Blob(digest fleet.Digest) (content []byte, ok bool, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		if held := tx.Bucket(bucketBlobs).Get(digest[:]); held != nil && fleet.BlobDigest(held) == digest {
-			content, ok = append([]byte{}, held...), true
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("reading blob %s: %w", digest.Short(), err)
-	}
-	return content, ok, nil
-}
-
-// Meta is a value of the agent's own; nil where it was never set.
+// Meta is a value of the agent's own; nil where it was never set. One that does not read back as it was written is as good
+// as never set: an epoch or a roster with a flipped bit would be believed.
 func (s *Store) Meta(key string) (value []byte, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		if held := tx.Bucket(bucketMeta).Get([]byte(key)); held != nil {
+		if held, ok := unseal(tx.Bucket(bucketMeta).Get([]byte(key))); ok {
 			value = append([]byte{}, held...)
 		}
 		return nil
@@ -219,6 +204,6 @@ func (s *Store) SetMeta(key string, value []byte) error {
 		return &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf("meta key %q is the store's own", key)}
 	}
 	return s.update(fmt.Sprintf("%q", key), func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put([]byte(key), value)
+		return tx.Bucket(bucketMeta).Put([]byte(key), seal(value))
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
+	"github.com/flotilla-dev/flotilla/sequencer/store"
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
@@ -32,6 +33,7 @@ type Metrics struct {
 
 	reconcile, fetch, render, apply *prometheus.HistogramVec
 	propagation                     prometheus.Histogram
+	recovered                       prometheus.Counter
 	applied, troubles, fetchFaults  *prometheus.CounterVec
 	build, member, info, clusters   *prometheus.Desc
 	stage, stageClusters, condition *prometheus.Desc
@@ -92,6 +94,10 @@ func NewMetrics(clock func() fleet.Moment, version string) *Metrics {
 			Name: "flotilla_fact_propagation_seconds", Buckets: propagationBuckets,
 			Help: "Age of the milestones of other members when they came here, in whole seconds by both members' clocks.",
 		}),
+		recovered: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flotilla_store_recovered_total",
+			Help: "Times that this agent found its fleet state on disk damaged, set it aside and began anew; the other members bring it back.",
+		}),
 		build:         gauge("flotilla_build_info", "Always 1; which agent this is.", "version", "go_version"),
 		member:        gauge("flotilla_member_info", "Always 1; which member of the fleet this is.", "member", "zone"),
 		info:          gauge("flotilla_rollout_info", "Always 1; the revision that goes through the fleet, the one that runs here, and this member's stage and phase.", "namespace", "name", "revision", "installed", "stage", "phase"),
@@ -109,7 +115,7 @@ func NewMetrics(clock func() fleet.Moment, version string) *Metrics {
 
 // vectors count by themselves.
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.reconcile, m.fetch, m.render, m.apply, m.propagation, m.applied, m.troubles, m.fetchFaults}
+	return []prometheus.Collector{m.reconcile, m.fetch, m.render, m.apply, m.propagation, m.recovered, m.applied, m.troubles, m.fetchFaults}
 }
 
 // Describe is in prometheus.Collector.
@@ -224,6 +230,13 @@ func (m *Metrics) Of(self fleet.Member, node interface{ Peers() []mesh.PeerState
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.self, m.node, m.stats = self, node, stats
+}
+
+// Opened counts what opening the store met.
+func (m *Metrics) Opened(o store.Opened) {
+	if m != nil && o.Recovered {
+		m.recovered.Inc()
+	}
 }
 
 // Turned counts one turn. With an error the report is half a one, and the gauges stay as they were.

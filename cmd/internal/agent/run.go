@@ -149,12 +149,11 @@ func (r *running) open(ctx context.Context) (err error) {
 	r.id, r.clock, r.onRoster = IDOf(r.key), SystemClock(), make(chan struct{})
 	r.cfg.Log = r.cfg.Log.WithValues("id", string(r.id[len(r.id)-8:]))
 	r.metrics = NewMetrics(r.clock, BuildVersion())
-	if r.store, err = store.Open(filepath.Join(r.cfg.DataDir, "fleet.db")); err != nil {
+	if r.store, err = store.Open(filepath.Join(r.cfg.DataDir, storeFile)); err != nil {
 		return fmt.Errorf("fleet state: %w", err)
 	}
-	if opened := r.store.Opened(); opened.Recovered {
-		r.cfg.Log.Info("the fleet state on disk was damaged and begun anew; the others bring it back", "detail", opened.Detail)
-	}
+	r.metrics.Opened(r.store.Opened())
+	tellOpened(r.cfg.Log, r.store.Opened())
 	if err := r.openMesh(); err != nil {
 		return errors.Join(err, r.store.Close())
 	}

@@ -113,6 +113,9 @@ func (w *Network) Node(i int) *mesh.Node { return w.members[i].node }
 // Store is the i-th member's store; nil while it is stopped.
 func (w *Network) Store(i int) *store.Store { return w.members[i].store }
 
+// File is where the i-th member's store lies.
+func (w *Network) File(i int) string { return w.members[i].path }
+
 // Roster is everyone.
 func (w *Network) Roster() Roster {
 	var all Roster
