@@ -38,8 +38,9 @@ type commit struct {
 	revision, sibling fleet.Revision
 }
 
-func revision(rollout, n int, branch string) fleet.Revision {
-	return fleet.Revision(fmt.Sprintf("main@sha1:%08x%08x%024s", rollout, n, branch))
+// revision whose short form tells the rollout, the commit, and whether it is the branch (0) or the sibling (1).
+func revision(rollout, n, branch int) fleet.Revision {
+	return fleet.Revision(fmt.Sprintf("main@sha1:%03x%03x%x%033x", rollout, n+1, branch, 0))
 }
 
 // head at a moment; before the first commit there is none.
@@ -145,7 +146,7 @@ func (w *World) declare(i int) error {
 		if n > 0 {
 			at = r.commits[n-1].at + w.between(time.Second, w.params.Storm/time.Duration(w.params.Releases))
 		}
-		c := commit{at, revision(i, n, "0"), revision(i, n, "1")}
+		c := commit{at, revision(i, n, 0), revision(i, n, 1)}
 		if n > 0 || w.params.Releases == 1 { // the first one is what everyone runs
 			r.hopeless[c.revision] = w.strikes(w.params.Hopeless)
 		}

@@ -40,7 +40,7 @@ var Scenarios = []Scenario{
 		Name: "cut-the-cable", About: "the network is cut in two in the middle of a rollout, and heals ten minutes later",
 		Clusters: 30, params: func(_ *rand.Rand, clusters int) Params {
 			p := calm(clusters)
-			p.Releases, p.Storm = 2, 15*time.Minute
+			p.Releases, p.Storm = 2, 25*time.Minute
 			return p
 		},
 		also: func(w *World) {
