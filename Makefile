@@ -52,6 +52,10 @@ lint: ## golangci-lint, by .golangci.yml
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME)
 
+.PHONY: sim-night
+sim-night: ## simulated fleets for MINUTES (10), from the seed where the last time ended
+	@.ci/sim-night $(or $(MINUTES),10)
+
 .PHONY: compat
 compat: ## payloads here and in kustomize and Helm, compared (DIR=folder; default: the project's own)
 	@.ci/compat "$(DIR)"

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/cmd/internal/sim"
 )
@@ -22,6 +23,7 @@ const usage = `flotilla-sim runs whole fleets of production agents in virtual ti
 
 Usage:
   flotilla-sim run [-scenario NAME] [-clusters N] [-seed S] [-seeds K] [-story] [-o json]
+  flotilla-sim night [-scenario NAME] [-clusters N] [-minutes M] [-state FILE]
 
 Exit codes: 0 every rule held, 1 a rule was broken, 2 the command line is wrong.
 
@@ -47,20 +49,36 @@ type options struct {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] != "run" {
+	command := ""
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	var broken bool
+	var err error
+	switch command {
+	case "run":
+		var o *options
+		if o, err = parse(args, stdout, stderr); err == nil {
+			broken, err = o.run()
+		}
+	case "night":
+		var n *night
+		var lasts time.Duration
+		if n, lasts, err = parseNight(args, stdout, stderr); err == nil {
+			err = n.run(lasts)
+			broken = n.broken > 0
+		}
+	default:
 		help(stderr)
 		return exitUsage
 	}
-	o, err := parse(args[1:], stdout, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return 0
-	}
-	if err != nil {
-		fmt.Fprintln(stderr, "Error:", err)
-		return exitUsage
-	}
-	broken, err := o.run()
+	return exitCode(broken, err, stderr)
+}
+
+func exitCode(broken bool, err error, stderr io.Writer) int {
 	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
 	case err != nil:
 		fmt.Fprintln(stderr, "Error:", err)
 		return exitUsage

@@ -5,6 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -52,11 +55,40 @@ func TestBadCommandLines(t *testing.T) {
 		{"run -seeds 0", "at least 1"},
 		{"run -o yaml", "-o yaml"},
 		{"run now", `unknown argument "now"`},
+		{"night -minutes 0", "-minutes above 0"},
 		{"run -no-such-flag", "flag provided but not defined"},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(strings.Fields(c.args), &stdout, &stderr); code != exitUsage || !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("%q: exit %d, %q, want %d and %q", c.args, code, &stderr, exitUsage, c.want)
 		}
+	}
+}
+
+// TestNightResumes: a night goes on where the last one stopped, and runs each seed once.
+func TestNightResumes(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	next := uint64(1)
+	for range 2 {
+		var stdout, stderr bytes.Buffer
+		if code := run([]string{"night", "-clusters", "6", "-minutes", "0.01", "-state", state}, &stdout, &stderr); code != 0 {
+			t.Fatalf("exit %d: %s%s", code, &stdout, &stderr)
+		}
+		after, err := readSeed(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("swarm: %d seeds of 6 clusters in 600ms, from seed %d to %d: every rule held\n", after-next, next, after-1)
+		if after <= next || stdout.String() != want {
+			t.Errorf("%q, want %q", &stdout, want)
+		}
+		next = after
+	}
+	if err := os.WriteFile(state, []byte("many\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"night", "-state", state}, &stdout, &stderr); code != exitUsage || !strings.Contains(stderr.String(), "not a seed") {
+		t.Errorf("exit %d: %s", code, &stderr)
 	}
 }
