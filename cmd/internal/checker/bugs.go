@@ -18,6 +18,8 @@ type Bug struct {
 	Fact func(v view, r, i int, kind fleet.FactKind) bool
 	// Heard replaces the commands that a member has heard.
 	Heard func(v view) []fleet.Command
+	// Removed replaces what it has heard of proofs against members.
+	Removed func(v view, i int) bool
 	// Plan replaces the plan that a member decides by.
 	Plan func(v view, p sequencer.Plan) sequencer.Plan
 	// Accept replaces the order of releases.
@@ -45,6 +47,13 @@ func (l lied) Fact(plan fleet.Digest, id fleet.MemberID, kind fleet.FactKind) (f
 		return l.c.ids[r][i][kind], l.bug.Fact(l.view, r, i, kind)
 	}
 	return digest, ok
+}
+
+func (l lied) Removed(id fleet.MemberID) bool {
+	if i, target := l.c.index[id]; target && l.bug.Removed != nil {
+		return l.bug.Removed(l.view, i)
+	}
+	return l.view.Removed(id)
 }
 
 func (l lied) Commands(name fleet.RolloutName) []fleet.Command {
@@ -174,6 +183,21 @@ var Planted = []Bug{
 		}
 		return v.milestones(r, i).has(k) || k == fleet.Soaked && i != v.self && soaked
 	}},
+	{ID: "P34", Name: "who gave up and was removed counts twice", Breaks: "I1", In: with(giveUps, func(m *Model) {
+		m.Stages, m.Limits.Forks = []Shape{{3, 1, 1}}, 1
+	}), Plan: widened(func(v view, _ int, s *sequencer.Stage) {
+		for _, m := range s.Members {
+			if i := v.c.index[m.ID]; v.proofs && v.s.forked&(1<<i) != 0 && v.milestones(int(v.s.accepted[v.self]), i).has(fleet.GaveUp) {
+				s.MaxConcurrency++
+			}
+		}
+	})},
+	{ID: "R1", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", In: with(oneStage, func(m *Model) {
+		m.Limits.Forks = 1
+	}), Removed: func(v view, i int) bool { return i != v.self && v.proofs && v.s.forked&(1<<i) != 0 }},
+	{ID: "R1 minSuccess", Name: "the success of a removed member is the one that a gate needs", Breaks: "I13", In: with(leavers, func(m *Model) {
+		m.Limits = Limits{Yields: 1, Forks: 1}
+	}), Removed: func(v view, i int) bool { return i == v.self && v.proofs && v.s.forked&(1<<i) != 0 }},
 	{ID: "P35", Name: "every GaveUp frees a slot, tolerated or not", Breaks: "I1", In: with(giveUps, func(m *Model) { m.Stages = []Shape{{3, 1, 0}} }), Fact: also(fleet.Succeeded, fleet.GaveUp)},
 	{ID: "P37", Name: "succeeds after it gave up", Breaks: "R5", In: giveUps, Fact: forgets(fleet.GaveUp)},
 	{ID: "P38", Name: "a gate counts GaveUp", Breaks: "I2", In: canary, Fact: also(fleet.Soaked, fleet.GaveUp)},

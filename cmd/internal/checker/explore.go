@@ -114,13 +114,16 @@ func (s *search) tell(by step) string {
 }
 
 // hearings a member may decide with.
-func (s *search) hearings() []hearing {
-	out := []hearing{{commands: true}, {commands: false}}
-	if !s.Views {
-		return out
+func (s *search) hearings() (out []hearing) {
+	most := uint8(1)
+	if s.Views {
+		most = 1 << len(s.members)
 	}
-	for deafTo := uint8(1); deafTo < 1<<len(s.members); deafTo++ {
-		out = append(out, hearing{deafTo, true}, hearing{deafTo, false})
+	for deafTo := range most {
+		out = append(out, hearing{deafTo, true, false}, hearing{deafTo, false, false})
+		if s.Limits.Forks > 0 {
+			out = append(out, hearing{deafTo, true, true}, hearing{deafTo, false, true})
+		}
 	}
 	return out
 }
@@ -131,6 +134,9 @@ func (s *search) expand() {
 	for i := range s.members {
 		if now.gone&(1<<i) != 0 {
 			continue
+		}
+		if now.forked&(1<<i) != 0 && s.at > 0 {
+			s.res.Seen["a member that was found forked goes on"]++
 		}
 		s.decide(&now, i)
 		s.publish(&now, i)
@@ -148,7 +154,7 @@ func (s *search) decide(now *state, i int) {
 	for _, h := range s.hearings() {
 		v := view{s.compiled, now, i, h}
 		d := s.bug.decide(v, s.plans[r])
-		if !h.commands {
+		if !h.commands && !h.proofs {
 			evidence[h.deafTo] = d.Verdict != sequencer.Wait
 		}
 		if d.Reason == sequencer.MayStart && d.Verdict == sequencer.Go {
@@ -307,6 +313,12 @@ func (s *search) suffer(now *state, i int) {
 			next.kept[r][i], next.stored[r][i] = 0, 0
 		}
 		s.add(next, step{int8(i), r, "loses its store and gets its API back from an old backup", hearing{}})
+	}
+	if now.forks < s.Limits.Forks && now.forked&(1<<i) == 0 {
+		next := *now
+		next.forks++
+		next.forked |= 1 << i
+		s.add(next, step{int8(i), r, "is found to have said two things at once", hearing{}})
 	}
 	if now.rebuilds < s.Limits.Rebuilds {
 		next := *now

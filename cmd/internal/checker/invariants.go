@@ -20,6 +20,16 @@ func (s *search) count(now *state, r, stage int, any milestones, left bool) (n i
 	return n
 }
 
+// unforked members of a stage that really soaked.
+func (s *search) unforked(now *state, r, stage int) (n int) {
+	for _, i := range s.stages[r][stage] {
+		if now.truth(r, i).has(fleet.Soaked) && now.forked&(1<<i) == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *search) truthInMotion(now *state, r, i int) bool {
 	m := now.truth(r, i)
 	return m.has(fleet.Started) && !m.has(fleet.Succeeded) && !m.has(fleet.GaveUp)
@@ -28,6 +38,9 @@ func (s *search) truthInMotion(now *state, r, i int) bool {
 // checkStart looks at every rule that a start can break but the window's.
 func (s *search) checkStart(now *state, i, r int, h hearing) {
 	by := step{int8(i), int8(r), "starts", h}
+	if h.proofs && now.forked&(1<<i) != 0 {
+		s.violate(by, "R1: a start by a member that knows of the proof against itself")
+	}
 	if standing := now.issued &^ now.lifted; h.commands && standing != 0 {
 		s.violate(by, "I16: a start under a stop that was heard and that nobody lifted")
 	}
@@ -37,7 +50,7 @@ func (s *search) checkStart(now *state, i, r int, h hearing) {
 		if settled := s.count(now, r, j, bit(fleet.Soaked)|bit(fleet.Yielded), true); settled < shape.Size-shape.Tolerance {
 			s.violate(by, "I2: a start in stage %d, and of the %d of stage %d %d have soaked or left (tolerance %d)", at.Stage+1, shape.Size, j+1, settled, shape.Tolerance)
 		}
-		if s.count(now, r, j, bit(fleet.Soaked), false) < sequencer.MinSuccess {
+		if h.proofs && s.unforked(now, r, j) < sequencer.MinSuccess || s.count(now, r, j, bit(fleet.Soaked), false) < sequencer.MinSuccess {
 			s.violate(by, "I13: a start in stage %d, and in stage %d nobody succeeded", at.Stage+1, j+1)
 		}
 		s.res.Seen["a start behind a gate"]++

@@ -10,6 +10,10 @@ var Sound = []Model{
 		Limits: Limits{Failures: true, Yields: 1}, Views: true,
 	},
 	{
+		Name: "forked", Stages: []Shape{{3, 1, 1}, {1, 1, 0}}, Versions: []Version{{1, "r1", false}},
+		Limits: Limits{Failures: true, Forks: 1},
+	},
+	{
 		Name: "two at a time", Stages: []Shape{{4, 2, 1}}, Versions: []Version{{1, "r1", false}},
 		Limits: Limits{Failures: true, Yields: 1},
 	},

@@ -32,7 +32,7 @@ type state struct {
 	// forked: members with a proof against them.
 	forked uint8
 	// spent of the model's limits.
-	yields, losses, restores, rebuilds, resumes uint8
+	yields, losses, restores, rebuilds, resumes, forks uint8
 }
 
 // own is what a member knows of itself in a release, whoever else it has heard.
@@ -41,11 +41,11 @@ func (s *state) own(r, i int) milestones { return s.kept[r][i] | s.stored[r][i] 
 // truth is what a member has bound itself to, whether or not anybody has heard.
 func (s *state) truth(r, i int) milestones { return s.said[r][i] | s.kept[r][i] | s.stored[r][i] }
 
-// hearing is what a member has heard at one moment: everything but the words of some members, and all commands or
-// none.
+// hearing is what a member has heard at one moment: everything but the words of some members, all commands or none,
+// and the proofs against members or none.
 type hearing struct {
-	deafTo   uint8
-	commands bool
+	deafTo           uint8
+	commands, proofs bool
 }
 
 // view is what a member decides with.
@@ -75,6 +75,12 @@ func (v view) milestones(r, i int) milestones {
 		m |= v.s.own(r, i)
 	}
 	return m
+}
+
+// Removed is in sequencer.Facts.
+func (v view) Removed(id fleet.MemberID) bool {
+	i, target := v.c.index[id]
+	return target && v.proofs && v.s.forked&(1<<i) != 0
 }
 
 // Commands is in sequencer.Facts.
