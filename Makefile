@@ -67,6 +67,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 soak: ## the long tests: 2,000 kills, 10,000 damaged files, floods, partitions; half an hour and more
 	@.ci/soak
 
+.PHONY: sim-night
+sim-night: ## simulated fleets for MINUTES (10), from the seed where the last time ended
+	@.ci/sim-night $(or $(MINUTES),10)
+
 .PHONY: compat
 compat: ## payloads here and in kustomize and Helm, compared (DIR=folder; default: the project's own)
 	@.ci/compat "$(DIR)"

@@ -14,7 +14,7 @@ import (
 type Facts interface {
 	// Fact is the record by which a member stated a milestone of a plan; false where none is held.
 	Fact(plan fleet.Digest, member fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool)
-	// Commands for a rollout, in any order. Stops and goes of members that are removed are not among them.
+	// Commands for a rollout, in any order. The goes of members that are removed are not among them; their stops are.
 	Commands(fleet.RolloutName) []fleet.Command
 	// Removed says that a member is out for ever: a proof is held that it said two things in one position. Its
 	// place is settled, and what it said counts for nothing (R1).

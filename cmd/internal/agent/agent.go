@@ -36,6 +36,8 @@ type Agent struct {
 	Ledger    Ledger
 	// Duplicate says that another live agent uses this member's key. Nil: nobody looks.
 	Duplicate func() bool
+	// Plans remembers what was compiled; nil remembers nothing.
+	Plans *Plans
 	// Clock gives both clocks.
 	Clock func() fleet.Moment
 	Log   logr.Logger
@@ -324,7 +326,7 @@ func (t *turn) compile(ctx context.Context) error {
 		t.heal(ctx)
 		return errTurnOver
 	}
-	plan, err := sequencer.Compile(rollout.Sealed, t.promise.Accepted.Revision)
+	plan, err := t.Plans.Compile(rollout.Sealed, t.promise.Accepted.Revision)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSealed, err)
 		t.heal(ctx)

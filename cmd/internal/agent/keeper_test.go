@@ -88,11 +88,11 @@ func TestForkedCanaryOpensNothing(t *testing.T) {
 	}
 }
 
-// TestForkedMemberStopsNobody: its stops and goes count for nothing, and the end of its own rollouts stays.
-func TestForkedMemberStopsNobody(t *testing.T) {
+// TestForkedMemberLiftsNothing: its goes count for nothing; its stops stay, and the end of its own rollouts.
+func TestForkedMemberLiftsNothing(t *testing.T) {
 	w := newWorld(t)
 	fra, nyc := w.site("fra"), w.site("nyc")
-	for _, verb := range []fleet.Verb{fleet.Pause, fleet.Withdraw} {
+	for _, verb := range []fleet.Verb{fleet.Pause, fleet.Resume, fleet.Withdraw} {
 		c := fleet.Command{Rollout: w.name, Verb: verb, Lifts: []fleet.Digest{{1}}}
 		record, err := fra.Prepare(fleet.KindCommand, verb.String(), c.Encode())
 		if err != nil {
@@ -102,11 +102,12 @@ func TestForkedMemberStopsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := len(nyc.Ledger.Commands(w.name)); got != 2 {
-		t.Fatalf("%d commands, want 2", got)
+	if got := len(nyc.Ledger.Commands(w.name)); got != 3 {
+		t.Fatalf("%d commands, want 3", got)
 	}
 	w.proveAgainst("fra", "nyc")
-	if got := nyc.Ledger.Commands(w.name); len(got) != 1 || got[0].Verb != fleet.Withdraw {
+	got := nyc.Ledger.Commands(w.name)
+	if len(got) != 2 || slices.ContainsFunc(got, func(c fleet.Command) bool { return c.Verb == fleet.Resume }) {
 		t.Errorf("commands of a forked member: %+v", got)
 	}
 }

@@ -250,14 +250,15 @@ func (l *MeshLedger) Fact(plan fleet.Digest, member fleet.MemberID, kind fleet.F
 	return s.id, ok
 }
 
-// Commands is in sequencer.Facts. Of a member that was removed its Withdraw alone counts on: it ended what nobody acts
-// on any more. Whoever can prove that a key said two things could have lifted its stops by the same key.
+// Commands is in sequencer.Facts. The goes of a member that was removed count for nothing; its stops stay in force
+// until another one's go names them, for stops are cheap and never expire (R7), and its Withdraw ended what nobody acts
+// on any more.
 func (l *MeshLedger) Commands(name fleet.RolloutName) []fleet.Command {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	out := make([]fleet.Command, 0, len(l.commands[name]))
 	for _, c := range l.commands[name] {
-		if c.Verb == fleet.Withdraw || !l.proven[c.By] {
+		if c.Verb != fleet.Resume || !l.proven[c.By] {
 			out = append(out, c.Command)
 		}
 	}

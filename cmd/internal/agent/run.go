@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -198,9 +197,7 @@ func (r *running) openMesh() error {
 		return err
 	}
 	r.ledger = NewMeshLedger(r.node)
-	r.node.View(func(set *lattice.Set) {
-		r.ledger.Learn(slices.Collect(set.All())...)
-	})
+	r.node.Held(func(records []fleet.Record) { r.ledger.Learn(records...) })
 	return nil
 }
 
@@ -345,7 +342,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	}
 	r.control.Wake(append(names, r.homes.Names()...)...)
 	keeper := r.keeper(promises, log)
-	r.control.Settled, r.control.Hearsay = r.settled(), keeper.Hearsay
+	r.control.Settled, r.control.Hearsay = r.node.Settled(), keeper.Hearsay
 	members := &Members{
 		Client: mgr.GetClient(), Home: r.home(), Roster: r.roster.get, Self: r.node.Self, Peers: r.node.Peers, Log: log,
 	}
@@ -396,7 +393,7 @@ func (r *running) wire(p parts) {
 	c := r.control
 	c.Agent = &Agent{
 		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
-		Promises: p.promises, Ledger: r.ledger, Clock: r.clock, Log: p.log,
+		Promises: p.promises, Ledger: r.ledger, Plans: &Plans{}, Clock: r.clock, Log: p.log,
 		Duplicate: func() bool { return r.node.Self().Duplicate },
 	}
 	c.Home = &Home{
@@ -422,11 +419,11 @@ func (r *running) wire(p parts) {
 // flatFleet is how many members a fleet may have for everybody to carry everything.
 const flatFleet = 1000
 
-// keeper of what this member has in the fleet's state. A mesh that carries everything has no Carry.
+// keeper of what this member has in the fleet's state.
 func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 	k := &Keeper{
 		Self: r.id, Roster: r.roster.get, Ledger: r.ledger, Promises: promises, Reports: r.control.turned,
-		Flat: flatFleet, Clock: r.clock, Log: log.WithName("keeper"),
+		Flat: flatFleet, Carry: r.node.Carry, Clock: r.clock, Log: log.WithName("keeper"),
 		Root: func(zone string) (root fleet.Digest) {
 			r.node.View(func(set *lattice.Set) { root = set.ShareRoot(lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone}) })
 			return root
@@ -436,19 +433,7 @@ func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 			return held
 		},
 	}
-	if mesh, ok := any(r.node).(interface{ Carry([]string) }); ok {
-		k.Carry = mesh.Carry
-	}
 	return k
-}
-
-// settled is closed when the mesh has compared its state with the others', or says that there is nobody to compare
-// it with: who lost its store must not speak before it knows what it said. Nil where the mesh does not say.
-func (r *running) settled() <-chan struct{} {
-	if mesh, ok := any(r.node).(interface{ Settled() <-chan struct{} }); ok {
-		return mesh.Settled()
-	}
-	return nil
 }
 
 func (r *running) heard() Heard {

@@ -121,6 +121,11 @@ var rules = slices.Concat([]rule{
 		because: "they are files to install; code that does something with them is in cmd/internal",
 	},
 	{
+		name: "checker", in: []string{"cmd/internal/checker"},
+		only:    []string{"std", "./api/fleet", "./api/v1alpha1", "./sequencer", "k8s.io/apimachinery/..."},
+		because: "it goes through every state of the decisions, and of nothing else",
+	},
+	{
 		name: "commands", in: []string{"cmd/..."}, except: []string{"cmd/internal/...", "cmd/devfleet/...", "cmd/statebench/..."},
 		never:   []string{"./source/...", "./selection/...", "./specialize/...", "./sequencer/...", "./delivery/..."},
 		because: "a command reads its flags and calls cmd/internal, where the same thing can be tested and simulated",

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/cmd/internal/sim"
+)
+
+// night runs seed after seed on every processor until the time is up, and remembers where it stopped.
+type night struct {
+	scenario sim.Scenario
+	clusters int
+	state    string
+	stdout   io.Writer
+
+	mu sync.Mutex
+	// next seed to run, and those that run now: the lowest of them is where the next night begins.
+	next    uint64
+	running map[uint64]bool
+	done    int
+	broken  int
+}
+
+func parseNight(args []string, stdout, stderr io.Writer) (*night, time.Duration, error) {
+	n := &night{stdout: stdout, running: map[uint64]bool{}}
+	flags := flag.NewFlagSet("flotilla-sim night", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { help(stderr); flags.PrintDefaults() }
+	scenario := flags.String("scenario", "swarm", "kind of run")
+	minutes := flags.Float64("minutes", 10, "how long")
+	flags.IntVar(&n.clusters, "clusters", 0, "clusters in the fleet; 0 is the scenario's own number")
+	flags.StringVar(&n.state, "state", "", "file that holds the next seed; without one every night begins with seed 1")
+	if err := flags.Parse(args); err != nil {
+		return nil, 0, err
+	}
+	if flags.NArg() > 0 || *minutes <= 0 {
+		return nil, 0, errors.New("want -minutes above 0 and no other argument")
+	}
+	var err error
+	if n.scenario, err = sim.Find(*scenario); err != nil {
+		return nil, 0, err
+	}
+	if n.clusters == 0 {
+		n.clusters = n.scenario.Clusters
+	}
+	n.next, err = readSeed(n.state)
+	return n, time.Duration(*minutes * float64(time.Minute)), err
+}
+
+func readSeed(file string) (uint64, error) {
+	if file == "" {
+		return 1, nil
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return 1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	seed, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: not a seed: remove it to begin with 1", file)
+	}
+	return seed, nil
+}
+
+// run until the time is up; what was begun is ended.
+func (n *night) run(lasts time.Duration) error {
+	end := time.Now().Add(lasts)
+	first := n.next
+	var work sync.WaitGroup
+	var failed error
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() {
+			for time.Now().Before(end) {
+				if err := n.one(); err != nil {
+					n.mu.Lock()
+					failed = errors.Join(failed, err)
+					n.mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	fmt.Fprintf(n.stdout, "%s: %d seeds of %d clusters in %s, from seed %d to %d: ", n.scenario.Name, n.done, n.clusters, lasts, first, n.next-1)
+	if n.broken == 0 {
+		fmt.Fprintln(n.stdout, "every rule held")
+	} else {
+		fmt.Fprintf(n.stdout, "%d broke a rule\n", n.broken)
+	}
+	return failed
+}
+
+func (n *night) one() error {
+	n.mu.Lock()
+	seed := n.next
+	n.next++
+	n.running[seed] = true
+	n.mu.Unlock()
+	r, err := n.scenario.Run(seed, n.clusters, false)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.running, seed)
+	if err != nil {
+		return err
+	}
+	n.done++
+	if len(r.Violations) > 0 {
+		n.broken++
+		fmt.Fprintf(n.stdout, "seed %d: %s\n  again: flotilla-sim run -scenario %s -clusters %d -seed %d -story\n", seed, r.Violations[0], r.Scenario, r.Clusters, seed)
+	}
+	return n.remember()
+}
+
+// remember the lowest seed that is not done. Called with mu held.
+func (n *night) remember() error {
+	if n.state == "" {
+		return nil
+	}
+	lowest := n.next
+	for seed := range n.running {
+		lowest = min(lowest, seed)
+	}
+	return os.WriteFile(n.state, []byte(strconv.FormatUint(lowest, 10)+"\n"), 0o600)
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/delivery"
+	"github.com/flotilla-dev/flotilla/sequencer"
+	"github.com/flotilla-dev/flotilla/source"
+)
+
+// truth is one plan as it really stands: what its members have bound themselves to, told or not.
+type truth struct {
+	rollout int
+	plan    *sequencer.Plan
+	index   map[fleet.MemberID]place
+	said    [][]uint16 // stage, rank: a bit for each kind
+	// succeeded is when, by the world's clock.
+	succeeded map[fleet.MemberID]time.Duration
+	stages    []tally
+}
+
+type place struct{ stage, rank int }
+
+// tally of one stage.
+type tally struct{ moving, exposed, touched, soaked, left int }
+
+func newTruth(_ *World, rollout int, p *sequencer.Plan) *truth {
+	t := &truth{rollout: rollout, plan: p, index: map[fleet.MemberID]place{}, succeeded: map[fleet.MemberID]time.Duration{}, stages: make([]tally, len(p.Stages))}
+	for i := range p.Stages {
+		t.said = append(t.said, make([]uint16, len(p.Stages[i].Members)))
+		for rank := range p.Stages[i].Members {
+			t.index[p.Stages[i].Members[rank].ID] = place{i, rank}
+		}
+	}
+	return t
+}
+
+func bit(k fleet.FactKind) uint16 { return 1 << k }
+
+func (t *truth) of(id fleet.MemberID) uint16 {
+	at, ok := t.index[id]
+	if !ok {
+		return 0
+	}
+	return t.said[at.stage][at.rank]
+}
+
+// counts of one member in its stage's tally.
+func counts(said uint16) (c tally) {
+	started, succeeded := said&bit(fleet.Started) != 0, said&(bit(fleet.Succeeded)|bit(fleet.Soaked)) != 0
+	if started {
+		c.touched = 1
+	}
+	if started && !succeeded {
+		c.exposed = 1
+		if said&bit(fleet.GaveUp) == 0 {
+			c.moving = 1
+		}
+	}
+	if said&bit(fleet.Soaked) != 0 {
+		c.soaked = 1
+	} else if said&bit(fleet.Yielded) != 0 {
+		c.left = 1
+	}
+	return c
+}
+
+func (t *tally) add(c tally, sign int) {
+	t.moving += sign * c.moving
+	t.exposed += sign * c.exposed
+	t.touched += sign * c.touched
+	t.soaked += sign * c.soaked
+	t.left += sign * c.left
+}
+
+func (w *World) violate(m *member, format string, args ...any) {
+	text := fmt.Sprintf("%s %s: ", w.now, m.Self.Name) + fmt.Sprintf(format, args...)
+	w.violations = append(w.violations, text)
+	w.story(m, "VIOLATION %s", fmt.Sprintf(format, args...))
+}
+
+// bound looks at a promise as it is kept: its new records are what the member is bound to from now on.
+func (w *World) bound(m *member, p *agent.Promise) {
+	for _, b := range p.Said {
+		if m.saidBefore[string(b)] {
+			continue
+		}
+		m.saidBefore[string(b)] = true
+		r, err := fleet.DecodeRecord(b)
+		if err != nil {
+			w.violate(m, "a promise holds what is no record: %v", err)
+			continue
+		}
+		f, err := fleet.DecodeFact(&r)
+		if err != nil {
+			w.violate(m, "a promise holds what is no fact: %v", err)
+			continue
+		}
+		w.bind(m, f)
+	}
+}
+
+func (w *World) bind(m *member, f fleet.Fact) {
+	t := w.plans[f.Plan]
+	if t == nil {
+		w.violate(m, "R1: %s of a plan that nobody sealed", f.Kind)
+		return
+	}
+	at, target := t.index[m.Self.ID]
+	if !target {
+		if f.Kind != fleet.Accepted {
+			w.violate(m, "R1: %s of a plan that is not for it", f.Kind)
+		}
+		return
+	}
+	w.lastWord = w.now
+	before := t.said[at.stage][at.rank]
+	after := before | bit(f.Kind)
+	t.said[at.stage][at.rank] = after
+	stage := &t.stages[at.stage]
+	stage.add(counts(before), -1)
+	stage.add(counts(after), 1)
+	w.story(m, "%s %s of seal %d, stage %s, rank %d", f.Kind, t.plan.Release.Revision.Short(), t.plan.Release.Number, t.plan.Stages[at.stage].Name, at.rank)
+	if f.Kind == fleet.Started && before&bit(fleet.Started) == 0 {
+		w.checkStart(m, t, at)
+	}
+	w.checkMilestone(m, t, at, before, f.Kind)
+	w.checkEarned(m, t, at, f.Kind)
+	w.checkMotion(m, t, at)
+}
+
+// checkStart: the gates, the order, the stops.
+func (w *World) checkStart(m *member, t *truth, at place) {
+	for j := range at.stage {
+		s, have := &t.plan.Stages[j], t.stages[j]
+		if have.soaked+have.left < len(s.Members)-s.Tolerance {
+			w.violate(m, "I2: starts in stage %s, and of the %d of stage %s %d have soaked or left (tolerance %d)", t.plan.Stages[at.stage].Name, len(s.Members), s.Name, have.soaked+have.left, s.Tolerance)
+		}
+		if have.soaked < sequencer.MinSuccess {
+			w.violate(m, "I13: starts in stage %s, and in stage %s nobody succeeded", t.plan.Stages[at.stage].Name, s.Name)
+		}
+		w.seen["a start behind a gate"]++
+	}
+	if at.rank >= t.plan.Stages[at.stage].MaxConcurrency {
+		w.seen["a start behind the window"]++
+	}
+	r := w.rollouts[t.rollout]
+	for _, other := range w.plans {
+		if other.rollout != t.rollout || other == t || other.of(m.Self.ID)&bit(fleet.Started) == 0 {
+			continue
+		}
+		a, b := other.plan.Release, t.plan.Release
+		older := r.relation(a.Revision, b.Revision)
+		if a.Number > b.Number || older != source.Same && older != source.Descends {
+			w.violate(m, "I14: starts %s of seal %d after %s of seal %d", b.Revision.Short(), b.Number, a.Revision.Short(), a.Number)
+		}
+		if other.of(m.Self.ID)&(bit(fleet.Succeeded)|bit(fleet.GaveUp)) == 0 {
+			w.seen["a release left in motion"]++
+		}
+	}
+	commands := ledger{m}.commands(r.name)
+	for _, stop := range commands {
+		lifted := slices.ContainsFunc(commands, func(c fleet.Command) bool {
+			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)
+		})
+		if stop.Verb == fleet.Pause && !lifted {
+			w.violate(m, "I16: starts under a stop that it has heard")
+		}
+	}
+}
+
+func (w *World) checkMilestone(m *member, t *truth, at place, before uint16, k fleet.FactKind) {
+	after := before | bit(k)
+	if after&bit(fleet.Started) != 0 && after&bit(fleet.Yielded) != 0 {
+		w.violate(m, "I12: has started and left one plan")
+	}
+	if before&bit(fleet.GaveUp) != 0 && (k == fleet.Started || k == fleet.Succeeded) {
+		w.violate(m, "R5: %s after it gave up", k)
+	}
+	if k == fleet.GaveUp && before&bit(fleet.Succeeded) != 0 {
+		w.violate(m, "R5: gives up after success")
+	}
+	if k == fleet.Yielded && at.stage == 0 && len(t.plan.Stages) > 1 {
+		w.seen["a yield in the canary"]++
+	}
+	if k == fleet.Succeeded && before&bit(fleet.Started) == 0 {
+		w.seen["a carry-over"]++
+	}
+	if k == fleet.GaveUp {
+		w.seen["gave up"]++
+	}
+	if k == fleet.Degraded {
+		w.seen["degraded"]++
+	}
+}
+
+// checkEarned is R4: a success after minReadyTime of health, a soak after its time beyond that, both by the member's
+// own clock. A member that carries over serves the soak, and that alone.
+func (w *World) checkEarned(m *member, t *truth, at place, k fleet.FactKind) {
+	s := &t.plan.Stages[at.stage]
+	own := func(since time.Duration) time.Duration { return time.Duration(float64(w.now-since) * m.rate) }
+	const rounding = time.Microsecond
+	switch k {
+	case fleet.Succeeded:
+		t.succeeded[m.Self.ID] = w.now
+		runs := m.running[t.rollout]
+		if t.of(m.Self.ID)&bit(fleet.Started) != 0 && (runs.wellAt < 0 || own(runs.wellAt) < s.MinReadyTime-rounding) {
+			w.violate(m, "R4: succeeds after %s of health, of %s", own(runs.wellAt), s.MinReadyTime)
+		}
+	case fleet.Soaked:
+		if served := own(t.succeeded[m.Self.ID]); served < s.Soak-rounding {
+			w.violate(m, "R4: has soaked after %s of %s", served, s.Soak)
+		}
+		w.seen["a soak served"]++
+	}
+}
+
+// checkMotion is I1 and I4.
+func (w *World) checkMotion(m *member, t *truth, at place) {
+	s, have := &t.plan.Stages[at.stage], t.stages[at.stage]
+	if have.moving > s.MaxConcurrency {
+		w.violate(m, "I1: %d in motion in stage %s, at most %d", have.moving, s.Name, s.MaxConcurrency)
+	}
+	if have.exposed > s.MaxConcurrency+s.Tolerance {
+		w.violate(m, "I1: %d started without success in stage %s, at most %d + %d", have.exposed, s.Name, s.MaxConcurrency, s.Tolerance)
+	}
+	if w.rollouts[t.rollout].hopeless[t.plan.Release.Revision] && (at.stage == 0 && have.touched > s.MaxConcurrency+s.Tolerance || at.stage > 0 && have.touched > 0) {
+		w.violate(m, "I4: a release that fails everywhere touched %d members of stage %s", have.touched, s.Name)
+	}
+}
+
+// applied looks at what is written to a cluster: nothing that was only accepted (I18), nothing older but what
+// a failure brings back (I5).
+func (w *World) applied(m *member, rollout int, r delivery.Release) {
+	t := w.plans[r.Plan]
+	if t == nil || t.of(m.Self.ID)&(bit(fleet.Started)|bit(fleet.Succeeded)) == 0 {
+		w.violate(m, "I18: %s is applied, and was not started", r.Revision.Short())
+	}
+	runs := m.running[rollout].revision
+	if runs == "" || w.rollouts[rollout].relation(runs, r.Revision) != source.Precedes {
+		return
+	}
+	failed := slices.ContainsFunc(w.plansWith(rollout, runs), func(t *truth) bool {
+		return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
+	})
+	if !failed {
+		w.violate(m, "I5: %s is applied over %s, which did not fail here", r.Revision.Short(), runs.Short())
+	}
+	w.seen["a last good release put back"]++
+}
+
+func (w *World) plansWith(rollout int, rev fleet.Revision) (out []*truth) {
+	for _, t := range w.plans {
+		if t.rollout == rollout && t.plan.Release.Revision == rev {
+			out = append(out, t)
+		}
+	}
+	return out
+}

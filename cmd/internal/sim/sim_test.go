@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// budget of seeds in which every planted bug must be found.
+const budget = 400
+
+// each runs a function for many seeds, on all processors, and gives the results in order.
+func each(t *testing.T, n int, run func(seed uint64) (Result, error)) []Result {
+	t.Helper()
+	results := make([]Result, n)
+	errs := make([]error, n)
+	next := make(chan int)
+	var work sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() {
+			for i := range next {
+				results[i], errs[i] = run(uint64(i))
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	work.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("seed %d: %v", i, err)
+		}
+	}
+	return results
+}
+
+func TestSwarm(t *testing.T) {
+	swarm, _ := Find("swarm")
+	faults, seen := map[string]int{}, map[string]int{}
+	var turns, records int
+	for _, r := range each(t, seeds, func(seed uint64) (Result, error) { return swarm.Run(seed, 30, false) }) {
+		if len(r.Violations) > 0 {
+			again, _ := swarm.Run(r.Seed, 30, true)
+			t.Fatalf("seed %d; `flotilla-sim run -scenario swarm -clusters 30 -seed %d -story` tells it again:\n%s", r.Seed, r.Seed, strings.Join(again.Story[max(0, len(again.Story)-60):], "\n"))
+		}
+		turns, records = turns+r.Turns, records+r.Records
+		for k, n := range r.Faults {
+			faults[k] += n
+		}
+		for k, n := range r.Seen {
+			seen[k] += n
+		}
+	}
+	t.Logf("%d turns, %d records", turns, records)
+	t.Log(faults)
+	t.Log(seen)
+}
+
+// TestTrackRecord: every planted bug is found within a budget of seeds, by the rule that it breaks.
+func TestTrackRecord(t *testing.T) {
+	swarm, _ := Find("swarm")
+	for _, bug := range Planted {
+		t.Run(bug.ID, func(t *testing.T) {
+			others := map[string]int{}
+			for seed := range uint64(budget) {
+				r, err := swarm.run(bug.from+seed, 12, false, bug)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, v := range r.Violations {
+					if strings.Contains(v, ": "+bug.Breaks+":") {
+						t.Logf("%s: seed %d, %s", bug.Name, r.Seed, v)
+						return
+					}
+					others[v]++
+				}
+			}
+			t.Errorf("%s was not found in %d seeds; others: %v", bug.Name, budget, others)
+		})
+	}
+}
+
+// TestSeedsRepeat: one seed, one story.
+func TestSeedsRepeat(t *testing.T) {
+	swarm, _ := Find("swarm")
+	for seed := range uint64(3) {
+		a, err := swarm.Run(seed, 12, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := swarm.Run(seed, 12, true)
+		if strings.Join(a.Story, "\n") != strings.Join(b.Story, "\n") || a.Turns != b.Turns {
+			t.Errorf("seed %d tells two stories", seed)
+		}
+	}
+}
