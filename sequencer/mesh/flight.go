@@ -36,7 +36,7 @@ const (
 	bulkBytes = 8 << 10
 	bulkTime  = 4 * time.Second
 	// bulkAtOnce such sessions share the work. More would compare the same parts of the set once more each.
-	bulkAtOnce = 2
+	bulkAtOnce = 3
 )
 
 func (f *flights) begin() {

@@ -539,30 +539,26 @@ func (a *asker) givesWay() bool {
 // which order the parts come is chance, so that sessions with several members meet as late as can be.
 func (a *asker) runShare(share lattice.Share) error {
 	var wants, offers []fleet.Digest
-	asks := []lattice.Prefix{{}}
-	for len(asks) > 0 {
+	open := []unequal{{}}
+	for len(open) > 0 {
 		if a.givesWay() {
 			return nil
 		}
-		part := asks[max(0, len(asks)-a.window.prefixes()):]
-		summaries, err := a.ask(share, part)
+		at := max(0, len(open)-a.window.prefixes())
+		asks := a.still(share, open[at:])
+		open = open[:at]
+		summaries, err := a.ask(share, asks)
 		if err != nil {
 			return err
 		}
-		asks = asks[:len(asks)-len(part)]
-		a.setMu.RLock()
-		for _, m := range summaries {
-			d := a.set.Diff(a.salt, share, m)
-			for _, p := range d.Want {
-				if _, held := a.set.At(share, p); !held {
-					a.absent[p] = true
-				}
+		for i := range summaries {
+			d := a.diff(share, &summaries[i])
+			for _, p := range d.Ask {
+				open = append(open, unequal{p, &summaries[i]})
 			}
-			mathrand.Shuffle(len(d.Ask), func(i, j int) { d.Ask[i], d.Ask[j] = d.Ask[j], d.Ask[i] })
-			asks, wants, offers = append(asks, d.Ask...), append(wants, d.Want...), append(offers, d.Offer...)
+			wants, offers = append(wants, d.Want...), append(offers, d.Offer...)
 		}
-		a.setMu.RUnlock()
-		if len(asks) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
+		if len(open) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
 			continue
 		}
 		if err := a.pull(share, wants); err != nil {
@@ -575,6 +571,49 @@ func (a *asker) runShare(share lattice.Share) error {
 		clear(a.absent)
 	}
 	return nil
+}
+
+// unequal is a part of the set that is to be looked into, and the other side's summary that showed it; nil for the
+// whole.
+type unequal struct {
+	at lattice.Prefix
+	in *lattice.Summary
+}
+
+// still are the parts that are unequal now: what was missing may have come from others since.
+func (a *asker) still(share lattice.Share, parts []unequal) (asks []lattice.Prefix) {
+	a.setMu.RLock()
+	defer a.setMu.RUnlock()
+	differ := map[*lattice.Summary][]lattice.Prefix{}
+	for _, part := range parts {
+		if part.in == nil {
+			asks = append(asks, part.at)
+			continue
+		}
+		now, known := differ[part.in]
+		if !known {
+			now = a.set.Diff(a.salt, share, *part.in).Ask
+			differ[part.in] = now
+		}
+		if slices.Contains(now, part.at) {
+			asks = append(asks, part.at)
+		}
+	}
+	return asks
+}
+
+// diff compares what is here with a summary. It notes which of the wanted positions are empty here.
+func (a *asker) diff(share lattice.Share, m *lattice.Summary) lattice.Difference {
+	a.setMu.RLock()
+	defer a.setMu.RUnlock()
+	d := a.set.Diff(a.salt, share, *m)
+	for _, p := range d.Want {
+		if _, held := a.set.At(share, p); !held {
+			a.absent[p] = true
+		}
+	}
+	mathrand.Shuffle(len(d.Ask), func(i, j int) { d.Ask[i], d.Ask[j] = d.Ask[j], d.Ask[i] })
+	return d
 }
 
 // question sends a frame and reads the answer, each within its time.
@@ -622,6 +661,9 @@ func (a *asker) hello() (same bool, err error) {
 }
 
 func (a *asker) ask(share lattice.Share, prefixes []lattice.Prefix) ([]lattice.Summary, error) {
+	if len(prefixes) == 0 {
+		return nil, nil
+	}
 	answer, err := a.question(askFrame(a.salt, share, prefixes))
 	if err != nil {
 		return nil, err
