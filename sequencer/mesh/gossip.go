@@ -38,7 +38,7 @@ const (
 // them on, so pubsub's own signatures are off; a message is its content.
 func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	params := pubsub.DefaultGossipSubParams()
-	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 6, 4, 8, 2, 4
+	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 4, 3, 6, 1, 3
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
 	params.IDontWantMessageThreshold = 256

@@ -429,7 +429,7 @@ func TestInterval(t *testing.T) {
 		if members <= still && is != lan.heartbeat {
 			t.Fatalf("%d members: %s", members, is)
 		}
-		if cost := float64(members) * heartbeatCost / is.Seconds(); members >= 1000 && cost > heartbeatBudget+1 {
+		if cost := float64(members) * heartbeatCost / is.Seconds(); members >= 24 && cost > heartbeatBudget+1 {
 			t.Fatalf("%d members: %.0f B/s", members, cost)
 		}
 		last = is
@@ -439,8 +439,8 @@ func TestInterval(t *testing.T) {
 			t.Errorf("%v: %s", p, is)
 		}
 	}
-	if lan.young(0, time.Hour) != 3*time.Second || lan.young(2, time.Hour) != 48*time.Second || lan.young(40, time.Hour) != time.Hour {
-		t.Error("who is young does not speak at once, and four times as seldom each time")
+	if lan.young(0, time.Hour) != 3*time.Second || lan.young(2, time.Hour) != 192*time.Second || lan.young(40, time.Hour) != time.Hour {
+		t.Error("who is young does not speak at once, and eight times as seldom each time")
 	}
 }
 
