@@ -239,11 +239,11 @@ func TestHalfIsHostile(t *testing.T) {
 
 // lost are the honest members of zones whose anchors are all hostile. Who is there and only dials out has nobody
 // else to dial.
-func (f *terrain) lost() (lost int) {
-	d := f.directory()
-	for i := range f.members {
-		m := &f.members[i]
-		honest := func(id fleet.MemberID) bool { return !f.hostile[id] }
+func (t *terrain) lost() (lost int) {
+	d := t.directory()
+	for i := range t.members {
+		m := &t.members[i]
+		honest := func(id fleet.MemberID) bool { return !t.hostile[id] }
 		own := func(a anchor) bool { return honest(a.id) }
 		if honest(m.ID) && !slices.ContainsFunc(d.anchors[m.Zone], own) && !slices.ContainsFunc(d.standIns(m.Zone), honest) {
 			lost++
