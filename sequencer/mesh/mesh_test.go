@@ -342,8 +342,8 @@ func TestReimagedMemberWins(t *testing.T) {
 	w.AwaitEqualRoots()
 	w.Stop(0)
 	w.Wipe(0)
-	now = func() time.Time { return time.Now().Add(-24 * time.Hour) }
 	w.Stop(1) // so that it speaks before it hears
+	now = func() time.Time { return time.Now().Add(-24 * time.Hour) }
 	w.Start(0)
 	say(t, w.Node(0), "k", "this life")
 	w.Start(1)
