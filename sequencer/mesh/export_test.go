@@ -127,6 +127,8 @@ func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []by
 	if err := r.Sign(key); err != nil {
 		t.Fatal(err)
 	}
+	n.commitMu.Lock()
+	defer n.commitMu.Unlock()
 	n.setMu.Lock()
 	was := n.set
 	n.set = lattice.New()

@@ -152,6 +152,10 @@ func (w *World) unrestOf(i int, r *rollout) string {
 		var gaveUp, moved, settled, astray int
 		for rank, said := range t.said[j] {
 			astray += w.astray(s.Members[rank].ID)
+			if t.removed[s.Members[rank].ID] {
+				moved, settled = moved+1, settled+1
+				continue
+			}
 			if said&bit(fleet.GaveUp) != 0 {
 				gaveUp++
 			}
