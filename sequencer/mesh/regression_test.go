@@ -60,6 +60,7 @@ func waiting(t *testing.T, others int) *meshtest.Network {
 // TestSlowMembersDelayNobody: more members than are asked at once answer every question so late that it is just in time, and
 // never come to an end.
 func TestSlowMembersDelayNobody(t *testing.T) {
+	t.Parallel()
 	const slow = 6
 	w := waiting(t, slow)
 	endless := lattice.Summary{Divided: true}
@@ -98,6 +99,7 @@ func TestSlowMembersDelayNobody(t *testing.T) {
 
 // TestUnfetchableRecordStopsNothing: a member shows that it holds something, and never gives it.
 func TestUnfetchableRecordStopsNothing(t *testing.T) {
+	t.Parallel()
 	w := waiting(t, 1)
 	h := intruder(t, w, 2)
 	missing := fleet.Record{Writer: w.Member(2).ID, Kind: fleet.KindRegister, Key: "missing"}
@@ -134,6 +136,7 @@ func TestUnfetchableRecordStopsNothing(t *testing.T) {
 // TestEarlierProtocolIsRefused: a member that speaks only the first version of reconciliation is counted, and the others do
 // not wait for it.
 func TestEarlierProtocolIsRefused(t *testing.T) {
+	t.Parallel()
 	w := waiting(t, 1)
 	h := intruder(t, w, 2, func(h host.Host) {
 		h.SetStreamHandler(protocol.ID("/flotilla/sync/1"), func(s network.Stream) { _ = s.Reset() })
@@ -152,6 +155,7 @@ func TestEarlierProtocolIsRefused(t *testing.T) {
 // version of kinds that it does know, are carried: roots are equal. A record of a later version cannot be, as nobody
 // here could say where it lies; it keeps nothing else from coming.
 func TestMixedVersionsConverge(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, func(c *mesh.Config) { c.SyncEvery = 200 * time.Millisecond })
 	w.AwaitConnected()
 	var all []fleet.Record
