@@ -110,6 +110,7 @@ func seedOf() uint64 {
 // quarantine, or the file is set aside and begun anew, or it is known to be perhaps one transaction behind; what comes out
 // is what was put in.
 func TestBitFlips(t *testing.T) {
+	t.Parallel()
 	flips := *flips
 	if os.Getenv("FLOTILLA_SOAK") != "" {
 		flips = 10_000
@@ -173,6 +174,7 @@ func patch(t testing.TB, path string, at int, value byte) {
 
 // TestCutShort: at every page, and of the first ones a byte before and after, Open makes a store that works of what is left.
 func TestCutShort(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	known := written(t, path)
 	content, err := os.ReadFile(path)
@@ -199,6 +201,7 @@ func TestCutShort(t *testing.T) {
 // TestTornTransaction: of the last transaction only some pages reached the disk, whatever the disk said. What opens then
 // holds what was put and nothing else; what is missing the other members have.
 func TestTornTransaction(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	known := written(t, path)
 	seed := seedOf()
