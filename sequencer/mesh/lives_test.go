@@ -289,9 +289,15 @@ func TestTelling(t *testing.T) {
 		story func(*observer)
 		want  int
 	}{
-		"a neighbour vanishes": {func(o *observer) { o.passHearing(time.Hour, "a") }, 1},
-		"everybody does":       {func(o *observer) { o.pass(time.Hour) }, 0},
-		"it restarts in time":  {func(o *observer) { o.passHearing(6*time.Second, "a"); o.beats("w", 2) }, 0},
+		"a neighbour vanishes":        {func(o *observer) { o.passHearing(time.Hour, "a") }, 1},
+		"everybody does":              {func(o *observer) { o.pass(time.Hour) }, 0},
+		"it restarts in time":         {func(o *observer) { o.passHearing(6*time.Second, "a"); o.beats("w", 2) }, 0},
+		"it is no neighbour any more": {func(o *observer) { o.part("w"); o.passHearing(time.Hour, "a") }, 0},
+		"it was none, is one again, and vanishes": {func(o *observer) {
+			o.part("w")
+			o.passHearing(time.Minute, "a", "w")
+			o.passHearing(time.Minute, "a")
+		}, 1},
 		"another one said it": {func(o *observer) {
 			o.passHearing(6*time.Second, "a")
 			o.noticed("b", "w", 1, o.counter()-9_000)
