@@ -92,7 +92,7 @@ type Config struct {
 	DialMin, DialMax time.Duration
 	// DialTimeout is for one attempt, handshake included.
 	DialTimeout time.Duration
-	// StreamTimeout is for one frame each way. At 64 kbit/s a full frame takes 8 s.
+	// StreamTimeout is for a frame to begin, and for each 4 KiB of it to get through, beside a second for those.
 	StreamTimeout time.Duration
 	// SessionTimeout is for one whole reconciliation; what is missing then is left to the next one.
 	SessionTimeout time.Duration
