@@ -35,7 +35,7 @@ func TestFlightsAreShared(t *testing.T) {
 		if len(asked.learnt) != count/2 || asked.left != count/2 {
 			t.Errorf("%d learnt, %d left, want half of %d each", len(asked.learnt), asked.left, count)
 		}
-		time.Sleep(a.cfg.StreamTimeout + 1)
+		pass(a.cfg.StreamTimeout + 1)
 		if asked, _, err = session(a, b, direct); err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestBulkIsForThoseWhoBring(t *testing.T) {
 		if err != nil || asked.left == 0 || len(asked.learnt) != 0 {
 			t.Fatalf("%d learnt, %d left beside %d that bring much: %v", len(asked.learnt), asked.left, bulkAtOnce, err)
 		}
-		time.Sleep(bulkTime)
+		pass(bulkTime)
 		for _, other := range others {
 			a.flights.brought(other, bulkBytes/8) // a trickle
 		}

@@ -76,7 +76,8 @@ func TestWritersShareTransactions(t *testing.T) {
 			}
 		})
 	}
-	for waiting := 0; waiting < writers; time.Sleep(time.Millisecond) {
+	waiting := 0
+	for deadline := time.Now().Add(time.Minute); waiting < writers && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		n.stated.mu.Lock()
 		waiting = len(n.stated.items)
 		n.stated.mu.Unlock()
