@@ -11,7 +11,8 @@ import (
 
 // This file decides which of its own milestones and commands a member takes out of the fleet's state. Only the writer
 // can: a plan's digest does not say which release it is of, so nobody else knows what a milestone was for. What is
-// gone can make somebody wait who is still on an old release, and nobody go.
+// gone can make somebody wait who is still on an old release, and nobody go. What holds others back is no evidence:
+// stops in force stay, and so does sickness while somebody may be on the plan, as far as the quota has room for it.
 
 const (
 	// OvertakenKept is how many plans of a rollout stay that were overtaken by newer ones and never closed.
@@ -43,12 +44,15 @@ type Spoken struct {
 	Closed fleet.Digest
 	// Needed are those that the member acts on, or whose milestones it would say again.
 	Needed []fleet.Digest
+	// Sick are those in which the member's own sickness holds the others (R4) and no go lifted it.
+	Sick []fleet.Digest
 	// Ended long ago: nobody decides about the rollout any more.
 	Ended bool
 }
 
 // Live are the plans of which no milestone may go: what is needed, the newest one, the newest closed one, and those
-// between them, unless that are very many. Scarce spares no room for those between.
+// between them, unless that are very many; then of the older ones those where the member is sick, because sickness is no
+// evidence: without it somebody may go. Scarce spares no room for those between.
 func (s Spoken) Live(scarce bool) []fleet.Digest {
 	live := slices.Clone(s.Needed)
 	if s.Ended || len(s.Plans) == 0 {
@@ -58,7 +62,13 @@ func (s Spoken) Live(scarce bool) []fleet.Digest {
 	live = append(live, s.Plans[newest])
 	if !scarce {
 		between := s.Plans[min(slices.Index(s.Plans, s.Closed)+1, newest):newest]
-		live = append(live, between[max(0, len(between)-OvertakenKept):]...)
+		kept := max(0, len(between)-OvertakenKept)
+		live = append(live, between[kept:]...)
+		for _, plan := range between[:kept] {
+			if slices.Contains(s.Sick, plan) {
+				live = append(live, plan)
+			}
+		}
 	}
 	if !s.Closed.IsZero() {
 		live = append(live, s.Closed)

@@ -171,22 +171,25 @@ func (s *Set) Age(day int64) (dropped []fleet.Record) {
 }
 
 // Conflict is a record held that the same writer signed with the counters of r, under whichever key, and that has
-// other bytes: together they are a [fleet.Proof]. Ask before r is added, as it may take the other's place.
-func (s *Set) Conflict(r *fleet.Record) (fleet.Record, bool) {
+// other bytes: together they are a [fleet.Proof]. Of several it is the shortest, or a long one would keep the others out
+// of every proof. Ask before r is added, as it may take the other's place.
+func (s *Set) Conflict(r *fleet.Record) (rival fleet.Record, found bool) {
 	w := s.writers[r.Writer]
 	if w == nil {
 		return fleet.Record{}, false
 	}
+	long := func(r *fleet.Record) int { return len(r.Key) + len(r.Body) }
 	for i := w.from(r.Epoch, r.Seq); i < len(w.said); i++ {
 		held := w.said[i].record()
 		if held.Epoch != r.Epoch || held.Seq != r.Seq {
 			break
 		}
-		if held.Fleet == r.Fleet && (held.Kind != r.Kind || held.Key != r.Key || !same(&held, r)) {
-			return held, true
+		differs := held.Fleet == r.Fleet && (held.Kind != r.Kind || held.Key != r.Key || !same(&held, r))
+		if differs && (!found || long(&held) < long(&rival)) {
+			rival, found = held, true
 		}
 	}
-	return fleet.Record{}, false
+	return rival, found
 }
 
 // Forked says that a proof against the writer is held. What it says is carried and counts for nothing.

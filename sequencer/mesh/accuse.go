@@ -16,13 +16,23 @@ func (n *Node) accuse(proof fleet.Proof) {
 
 // accuseLocked is called with commitMu held.
 func (n *Node) accuseLocked(proof fleet.Proof) {
+	if !n.set.Forked(proof.A.Writer) {
+		n.proveLocked(proof)
+	}
+}
+
+// proveLocked publishes a proof, whether or not another member has. It is called with commitMu held.
+func (n *Node) proveLocked(proof fleet.Proof) {
 	accused := proof.A.Writer
 	key := fleet.ProofKey(accused)
-	if _, said := n.set.Get(n.id, fleet.KindProof, key); said || n.set.Forked(accused) || n.unprovable[accused] {
+	if _, said := n.set.Get(n.id, fleet.KindProof, key); said {
 		return
 	}
 	body, fits := proof.Encode()
 	if !fits {
+		if n.unprovable[accused] {
+			return
+		}
 		n.unprovable[accused] = true
 		n.counts.unprovable.Add(1)
 		n.cfg.Log.Info("a member said two things in one position, and the two do not fit into a proof",
@@ -36,6 +46,52 @@ func (n *Node) accuseLocked(proof fleet.Proof) {
 	n.counts.proven.Add(1)
 	n.cfg.Log.Info("a member said two things in one position; what it says counts for nothing",
 		"member", accused, "epoch", proof.A.Epoch, "seq", proof.A.Seq)
+}
+
+// uphold proofs that were held and have no room any more: who wrote one can push it out with others. A proof settles
+// a place for ever, so whoever held it says it again. It is called with commitMu held.
+func (n *Node) uphold(dropped []fleet.Record) {
+	for i := range dropped {
+		if dropped[i].Kind != fleet.KindProof {
+			continue
+		}
+		if proof, err := fleet.DecodeProof(&dropped[i]); err == nil {
+			n.accuseLocked(proof)
+		}
+	}
+}
+
+// inherit the proofs that only members wrote who are not on the roster any more: newcomers would not hear of them, and
+// believe whom the others do not. It is called with commitMu held.
+func (n *Node) inherit() {
+	roster := n.roster()
+	if _, on := roster.Member(n.id); !on {
+		return
+	}
+	orphans := map[fleet.MemberID]bool{}
+	for _, accused := range n.set.AllForked() {
+		orphans[accused] = true
+	}
+	if len(orphans) == 0 {
+		return
+	}
+	var held []fleet.Record
+	for r := range n.set.All() {
+		if accused := fleet.MemberID(r.Key); r.Kind == fleet.KindProof && orphans[accused] {
+			if _, on := roster.Member(r.Writer); on {
+				delete(orphans, accused)
+			}
+			held = append(held, r)
+		}
+	}
+	for i := range held {
+		if !orphans[fleet.MemberID(held[i].Key)] {
+			continue
+		}
+		if proof, err := fleet.DecodeProof(&held[i]); err == nil {
+			n.proveLocked(proof)
+		}
+	}
 }
 
 // forked says that a proof against a member is held.

@@ -165,6 +165,7 @@ func (n *Node) sweep() {
 	n.commitMu.Lock()
 	defer n.commitMu.Unlock()
 	n.sweepShares()
+	n.inherit()
 	n.sweepOut()
 	n.sweepBlobs()
 }

@@ -82,11 +82,8 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 	if v == known || v == stale {
 		return r, v
 	}
-	if n.bodies(&r) != nil {
-		return r, malformed
-	}
-	if r.Verify(n.cfg.Fleet) != nil {
-		return r, badSignature
+	if bad := n.verify(&r); bad != news {
+		return r, bad
 	}
 	switch v {
 	case rival:
@@ -95,6 +92,32 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 		n.refused(&r)
 	}
 	return r, v
+}
+
+// verify does what is dear: news where the body is what its kind says, and the writer signed it.
+func (n *Node) verify(r *fleet.Record) verdict {
+	switch err := n.bodies(r); {
+	case errors.Is(err, fleet.ErrVersion):
+		return version
+	case err != nil:
+		return malformed
+	case r.Verify(n.cfg.Fleet) != nil:
+		return badSignature
+	}
+	return news
+}
+
+// vouch is verify for what is no news here. Who passes it on vouches for it: to others it may be news.
+func (n *Node) vouch(r *fleet.Record) (v verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			v = poisoned
+		}
+		if counter := n.counterOf(v); counter != nil {
+			counter.Add(1)
+		}
+	}()
+	return n.verify(r)
 }
 
 // compare tells a record that would change the set from one that is held and one that is superseded. One that would
@@ -131,7 +154,9 @@ func (n *Node) checkBody(r *fleet.Record) (err error) {
 }
 
 // checkBody refuses a body that is not what its kind says. Kinds, and versions of bodies, that are not
-// known here pass: they are carried for those who know them.
+// known here pass: they are carried for those who know them. But not under the key of a proof against a member: what
+// cannot be read there would take the place of one that settled that member's. A proof of a later form needs another
+// key, or a kind of its own.
 func checkBody(r *fleet.Record) error {
 	var err error
 	switch {
@@ -143,6 +168,9 @@ func checkBody(r *fleet.Record) error {
 		_, err = fleet.DecodeSeal(r)
 	case r.Kind == fleet.KindProof:
 		_, err = fleet.DecodeProof(r)
+		if _, none := fleet.MemberID(r.Key).PublicKey(); none == nil {
+			return err
+		}
 	case r.Kind == fleet.KindFloor:
 		_, err = fleet.DecodeFloor(r)
 	case r.Kind == fleet.KindRollup:

@@ -95,7 +95,8 @@ func (n *Node) sign(kind fleet.Kind, key string, body []byte) (fleet.Record, err
 }
 
 // Adopt takes back a record that this member wrote in an earlier life and found elsewhere, such as in
-// its cluster's API: verified, stored, joined and told like any other.
+// its cluster's API: verified, stored, joined and told like any other. A command that the fleet has no place for is an
+// error (ErrNotKept); a milestone that is retired or superseded is not.
 func (n *Node) Adopt(r fleet.Record) error {
 	if r.Writer != n.id {
 		return &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf("adopting record %q: written by %s, this is %s", r.Key, r.Writer, n.id)}
@@ -111,7 +112,15 @@ func (n *Node) Adopt(r fleet.Record) error {
 	if err := fleet.Authorize(n.roster(), &copied); err != nil {
 		return &fleet.Error{Kind: fleet.Refused, Hint: "add this member to the roster", Err: err}
 	}
-	return n.state(&statement{record: copied, signed: true})
+	if err := n.state(&statement{record: copied, signed: true}); err != nil {
+		return err
+	}
+	if copied.Kind == fleet.KindCommand {
+		n.commitMu.Lock()
+		defer n.commitMu.Unlock()
+		return n.kept(&copied) // a stop that nobody hears must not look like one
+	}
+	return nil
 }
 
 // commit joins verified records into disk and memory and gives those that were news. On an error
@@ -139,15 +148,16 @@ func (n *Node) commitLocked(records ...fleet.Record) ([]fleet.Record, error) {
 	if len(wanted) == 0 {
 		return nil, nil
 	}
+	n.stay(wanted)
 	if err := n.cfg.Store.Put(wanted...); err != nil {
 		n.counts.unstored.Add(uint64(len(wanted)))
 		return nil, err
 	}
-	n.stay(wanted)
 	j := n.join(wanted)
 	n.changed(change{j.learnt, j.dropped})
 	n.leave(j.dropped)
 	n.leave(j.unwanted)
+	n.uphold(j.dropped)
 	n.flagQuotas(wanted)
 	n.raise(j.learnt, displaced)
 	for _, rivals := range j.rivals {
@@ -211,8 +221,8 @@ func (n *Node) leave(records []fleet.Record) {
 	n.counts.dropped.Add(uint64(len(records)))
 }
 
-// stay is called when records were put on disk: they are there for good, also those that had left, and what is
-// still to leave does now.
+// stay is called before records are put on disk: they are there for good, also those that had left, and what is
+// still to leave does now. Not later: the disk would not take a milestone in the place of an earlier one that has left.
 func (n *Node) stay(records []fleet.Record) {
 	if len(n.leaving) == 0 {
 		return

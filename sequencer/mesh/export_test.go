@@ -181,3 +181,13 @@ func Bursts(n *Node, from peer.ID, writers []fleet.MemberID, each, size int) (me
 	}
 	return messages, records
 }
+
+// JudgeMessage of gossip that a neighbour brought.
+func JudgeMessage(t testing.TB, n *Node, from ed25519.PrivateKey, records ...[]byte) pubsub.ValidationResult {
+	t.Helper()
+	id, err := peerID(fleet.MemberIDOf(from.Public().(ed25519.PublicKey)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.running.Load().validateRecords(t.Context(), id, &pubsub.Message{Message: &pb.Message{Data: Batch(records...)}})
+}

@@ -279,9 +279,11 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 	}
 	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed.
 	for i := range unverified {
-		if err := unverified[i].Verify(w.cfg.Fleet); err != nil {
-			w.counts.badSignature.Add(1)
+		switch v := w.vouch(&unverified[i]); {
+		case v.dishonest():
 			return pubsub.ValidationReject
+		case !v.passed():
+			return pubsub.ValidationIgnore
 		}
 	}
 	m.ValidatorData = learnt

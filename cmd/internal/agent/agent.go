@@ -103,6 +103,13 @@ type Report struct {
 	Next time.Duration
 }
 
+// isEmpty says that nobody asks for the rollout and this member has promised nothing in it: there is nothing to tell.
+func (r *Report) isEmpty() bool {
+	p := &r.Promise
+	return r.Rollout.Author == "" && len(r.Trouble) == 0 && p.Accepted.IsZero() && p.Authored == nil && p.Stop == nil &&
+		p.Installed == nil && len(p.Plans)+len(p.Said) == 0
+}
+
 // Took is the time of the steps of one turn that start something.
 type Took struct{ Fetch, Decide, Render, Apply time.Duration }
 

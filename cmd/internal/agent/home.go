@@ -120,7 +120,7 @@ func (h *Home) Stop(ctx context.Context, name fleet.RolloutName, reason string) 
 	case reason == "" && held != nil:
 		return h.lift(ctx, promise)
 	case held != nil:
-		return h.sayAgain(ctx, held.Record)
+		return h.uphold(ctx, promise, reason)
 	}
 	return nil
 }
@@ -160,8 +160,11 @@ func (h *Home) lift(ctx context.Context, promise Promise) error {
 	return nil
 }
 
-func (h *Home) sayAgain(ctx context.Context, encoded []byte) error {
-	record, err := fleet.DecodeRecord(encoded)
+// uphold this member's stop: it is said again where the fleet's state has lost it. Where this member itself has ended
+// it, by a go after which it died before it could write that down, or by a floor, what is wanted now is another stop.
+// A go of somebody else stands.
+func (h *Home) uphold(ctx context.Context, promise Promise, reason string) error {
+	record, err := fleet.DecodeRecord(promise.Stop.Record)
 	if err != nil {
 		return fmt.Errorf("own stop: %w", err)
 	}
@@ -169,7 +172,13 @@ func (h *Home) sayAgain(ctx context.Context, encoded []byte) error {
 	if err != nil {
 		return fmt.Errorf("own stop: %w", err)
 	}
-	if slices.ContainsFunc(h.Ledger.Commands(command.Rollout), func(c fleet.Command) bool { return c.ID == command.ID }) {
+	commands := h.Ledger.Commands(command.Rollout)
+	floor := h.Ledger.Floor(h.Self, fleet.KindCommand)
+	ended := floor.Retires(&record) || slices.ContainsFunc(commands, func(c fleet.Command) bool { return c.By == h.Self && lifts(c, command.ID) })
+	switch {
+	case ended:
+		return h.stop(ctx, promise, reason)
+	case slices.ContainsFunc(commands, func(c fleet.Command) bool { return c.ID == command.ID }):
 		return nil
 	}
 	return h.Ledger.Commit(ctx, record)

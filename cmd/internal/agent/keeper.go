@@ -43,9 +43,12 @@ type Keeper struct {
 	// Root of a zone's milestones, for rollups; nil: they have none.
 	Root func(zone string) fleet.Digest
 	// Held says whether the mesh holds what lies under a record's writer, kind and key; nil: it is not asked.
-	Held  func(*fleet.Record) bool
-	Clock func() fleet.Moment
-	Log   logr.Logger
+	Held func(*fleet.Record) bool
+	// Settled is closed when this member has heard the others out: a floor covers what it said and does not know of any
+	// more. Nil does not wait.
+	Settled <-chan struct{}
+	Clock   func() fleet.Moment
+	Log     logr.Logger
 
 	mu      sync.Mutex
 	carried []string
@@ -53,6 +56,13 @@ type Keeper struct {
 
 // Run until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
+	if k.Settled != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.Settled:
+		}
+	}
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for n := time.Duration(0); ; n += keepEvery {
@@ -89,7 +99,7 @@ func (k *Keeper) follow() {
 		own, _ := zoneOf(k.Self)
 		for name, report := range k.Reports() {
 			if report.Plan != nil && !report.Rollout.Withdrawn {
-				zones = append(zones, sequencer.Zones(report.Plan, k.Ledger, k.Self, zoneOf, k.reports(name))...)
+				zones = append(zones, sequencer.Zones(report.Plan, k.Ledger, k.Self, zoneOf, k.told(name))...)
 			}
 		}
 		slices.Sort(zones)
@@ -105,15 +115,27 @@ func (k *Keeper) follow() {
 	}
 }
 
-// reports of a rollout from all zones: of each the newest that a member of that very zone wrote.
-func (k *Keeper) reports(name fleet.RolloutName) []fleet.Rollup {
-	roster, newest := k.Roster(), map[string]fleet.Rollup{}
+// told are the reports of a rollout that members of the very zones wrote. One of them that lies can show something
+// that is not there, and hide nothing that another one tells.
+func (k *Keeper) told(name fleet.RolloutName) (told []fleet.Rollup) {
+	roster := k.Roster()
 	for writer, rollups := range k.Ledger.Rollups(name) {
 		m, on := roster.Member(writer)
 		for _, u := range rollups {
-			if held, ok := newest[u.Zone]; on && m.Zone == u.Zone && (!ok || held.Time < u.Time) {
-				newest[u.Zone] = u
+			if on && m.Zone == u.Zone {
+				told = append(told, u)
 			}
+		}
+	}
+	return told
+}
+
+// reports of a rollout from all zones, for people: of each the newest.
+func (k *Keeper) reports(name fleet.RolloutName) []fleet.Rollup {
+	newest := map[string]fleet.Rollup{}
+	for _, u := range k.told(name) {
+		if held, ok := newest[u.Zone]; !ok || held.Time < u.Time {
+			newest[u.Zone] = u
 		}
 	}
 	out := make([]fleet.Rollup, 0, len(newest))
@@ -203,9 +225,10 @@ func (k *Keeper) retire(ctx context.Context) error {
 		return nil
 	}
 	reports := k.Reports()
-	facts, pays := k.factFloor(reports)
-	if !pays {
-		return k.retireCommands(ctx, reports)
+	facts, factsPay := k.factFloor(reports)
+	commands, commandsPay := k.commandFloor(reports)
+	if !factsPay && !commandsPay {
+		return nil
 	}
 	// What a promise is not known of could be needed.
 	names, err := k.Promises.All(ctx)
@@ -217,7 +240,13 @@ func (k *Keeper) retire(ctx context.Context) error {
 			return nil
 		}
 	}
-	return errors.Join(k.floor(ctx, facts), k.retireCommands(ctx, reports))
+	if factsPay {
+		err = k.floor(ctx, facts)
+	}
+	if commandsPay {
+		err = errors.Join(err, k.floor(ctx, commands))
+	}
+	return err
 }
 
 // factFloor of this member: of each rollout what its promise says is live stays, and so does what no promise knows of.
@@ -236,8 +265,10 @@ func (k *Keeper) factFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, b
 			delete(live, fleet.PlanGroup(plan))
 		}
 	}
-	for _, report := range reports {
-		for _, plan := range report.Promise.spoken(now).Live(scarce) {
+	for name, report := range reports {
+		spoken := report.Promise.spoken(now)
+		spoken.Sick = k.sick(name, spoken.Plans)
+		for _, plan := range spoken.Live(scarce) {
 			live[fleet.PlanGroup(plan)] = true
 		}
 		for _, b := range report.Promise.Said {
@@ -249,11 +280,34 @@ func (k *Keeper) factFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, b
 	return sequencer.Retire(fleet.KindFact, own, live, k.Ledger.Floor(k.Self, fleet.KindFact))
 }
 
-// retireCommands goes by what half of the quota leaves: people like to read who stopped what and why.
-func (k *Keeper) retireCommands(ctx context.Context, reports map[fleet.RolloutName]Report) error {
+// sick are the plans of a rollout in which this member's sickness stands.
+func (k *Keeper) sick(name fleet.RolloutName, plans []fleet.Digest) (sick []fleet.Digest) {
+	var commands []fleet.Command
+	for _, plan := range plans {
+		id, degraded := k.Ledger.Fact(plan, k.Self, fleet.Degraded)
+		if !degraded {
+			continue
+		}
+		if commands == nil {
+			commands = k.Ledger.Commands(name)
+		}
+		if !slices.ContainsFunc(commands, func(c fleet.Command) bool { return lifts(c, id) }) {
+			sick = append(sick, plan)
+		}
+	}
+	return sick
+}
+
+// lifts says whether a command names a stop, or a sickness, that it ends.
+func lifts(c fleet.Command, id fleet.Digest) bool {
+	return c.Verb == fleet.Resume && slices.Contains(c.Lifts, id)
+}
+
+// commandFloor of this member, once half of the quota is used up: people like to read who stopped what and why.
+func (k *Keeper) commandFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, bool) {
 	commands := k.Ledger.OwnCommands(k.Self)
 	if !sequencer.Scarce(fleet.KindCommand, len(commands)) {
-		return nil
+		return fleet.Floor{}, false
 	}
 	var needed []fleet.Digest
 	for _, report := range reports {
@@ -267,11 +321,7 @@ func (k *Keeper) retireCommands(ctx context.Context, reports map[fleet.RolloutNa
 	for i := range commands {
 		own[i] = commands[i].Own
 	}
-	floor, pays := sequencer.Retire(fleet.KindCommand, own, sequencer.LiveCommands(commands, needed), k.Ledger.Floor(k.Self, fleet.KindCommand))
-	if !pays {
-		return nil
-	}
-	return k.floor(ctx, floor)
+	return sequencer.Retire(fleet.KindCommand, own, sequencer.LiveCommands(commands, needed), k.Ledger.Floor(k.Self, fleet.KindCommand))
 }
 
 func (k *Keeper) floor(ctx context.Context, f fleet.Floor) error {

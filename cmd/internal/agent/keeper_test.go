@@ -533,3 +533,183 @@ type unread struct{ Promises }
 func (unread) All(context.Context) ([]fleet.RolloutName, error) {
 	return []fleet.RolloutName{{Namespace: "shop", Name: "unread"}}, nil
 }
+
+// TestSicknessIsNotRetired while somebody may still be on the plan: without it that member would start what made others
+// sick.
+func TestSicknessIsNotRetired(t *testing.T) {
+	w := released(t)
+	w.git.Commit("main", files("2"))
+	ams, nyc := w.site("ams"), w.site("nyc")
+	nyc.cut = true // and never hears of a newer release
+	w.turns(3 * time.Minute)
+	ams.bad["web:2"] = true
+	w.turns(40 * time.Second)
+	sick := ams.last.Plan.Digest
+	held := func() bool { _, ok := ams.ledger().Fact(sick, ams.member.ID, fleet.Degraded); return ok }
+	if !held() {
+		t.Fatal("the canary's sickness was not said")
+	}
+	for n := range 40 {
+		w.git.Commit("main", files(fmt.Sprint(n+3)))
+		w.look()
+		w.strides(12)
+		if err := ams.keeper().retire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f := ams.ledger().Floor(ams.member.ID, fleet.KindFact); f.Seq == 0 || ams.own() > 150 {
+		t.Fatalf("vacuous: a floor at %d, %d milestones", f.Seq, ams.own())
+	}
+	if !held() {
+		t.Error("the sickness that holds nyc was retired")
+	}
+}
+
+// TestOneReporterHidesNoSickness: of a zone's reporters each tells for itself.
+func TestOneReporterHidesNoSickness(t *testing.T) {
+	w := released(t)
+	for _, s := range w.members {
+		s.member.Zone = "us"
+	}
+	ams := w.site("ams")
+	ams.member.Zone = "eu"
+	w.git.Commit("main", files("2"))
+	w.look()
+	ams.turn()
+	k := ams.keeper()
+	var asked []string
+	k.Flat, k.Carry = 3, func(zones []string) { asked = zones }
+	for _, report := range []struct {
+		by, state string
+		at        int64
+	}{{"nyc", sequencer.IsDegraded.String(), 50}, {"par", sequencer.Complete.String(), 1 << 40}} {
+		u := fleet.Rollup{
+			Rollout: w.name, Zone: "us", Plan: ams.last.Plan.Digest, Members: 1, Time: report.at,
+			Stages: []fleet.StageRollup{{Name: "last", Counts: map[string]int{report.state: 1}}},
+		}
+		body, err := u.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.site(report.by).Prepare(fleet.KindRollup, fleet.RollupKey("us", w.name), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.site(report.by).Adopt(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.follow(); !slices.Equal(asked, []string{"us"}) {
+		t.Errorf("ams asks for %v", asked)
+	}
+}
+
+// TestStopAfterALostGo: who lifts its stop and dies before that is written down, and stops again, has stopped.
+func TestStopAfterALostGo(t *testing.T) {
+	w := released(t)
+	nyc := w.site("nyc")
+	home := &Home{Self: nyc.member.ID, Promises: nyc.promises, Ledger: nyc.ledger(), Clock: nyc.Clock}
+	stop := func(reason string) error {
+		w.now += time.Second
+		return home.Stop(t.Context(), w.name, reason)
+	}
+	inForce := func() []fleet.Command { return sequencer.Stops(w.site("ams").Ledger.Commands(w.name)) }
+	if err := stop("holidays"); err != nil || len(inForce()) != 1 {
+		t.Fatal(err, inForce())
+	}
+	home.Promises = deaf{nyc.promises}
+	if err := stop(""); err == nil || len(inForce()) != 0 {
+		t.Fatal(err, inForce())
+	}
+	home.Promises = nyc.promises
+	for range 2 {
+		if err := stop("holidays again"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := inForce(); len(got) != 1 || got[0].Reason != "holidays again" {
+		t.Errorf("stops in force: %+v", got)
+	}
+	if err := stop(""); err != nil || len(inForce()) != 0 {
+		t.Errorf("%v, stops in force after the go: %+v", err, inForce())
+	}
+}
+
+// deaf keeps nothing.
+type deaf struct{ Promises }
+
+// Save is in Promises.
+func (deaf) Save(context.Context, Promise) error { return fmt.Errorf("the API server is away") }
+
+// TestLedgerForgets what the mesh dropped, to the last trace: a writer over its quota cannot make it grow.
+func TestLedgerForgets(t *testing.T) {
+	w := newWorld(t)
+	nyc, l := w.site("nyc"), NewMeshLedger(nil)
+	prepare := func(kind fleet.Kind, key string, body []byte) fleet.Record {
+		t.Helper()
+		r, err := nyc.Prepare(kind, key, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for n := range 20 {
+		name := fleet.RolloutName{Namespace: "shop", Name: fmt.Sprint("junk-", n)}
+		plan := fleet.DigestOf("test", []byte{byte(n)})
+		status, err := fleet.Status{Rollout: name, Phase: "Ready", Time: 1}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rollup, err := fleet.Rollup{Rollout: name, Zone: "us", Time: 1}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seal := fleet.Seal{Rollout: name, Author: string(nyc.member.ID), Number: 1}
+		records := []fleet.Record{
+			prepare(fleet.KindFact, fleet.FactKey(plan, fleet.Started), fleet.Fact{Plan: plan, Kind: fleet.Started}.Encode()),
+			prepare(fleet.KindCommand, fmt.Sprint(n), fleet.Command{Rollout: name, Verb: fleet.Pause}.Encode()),
+			prepare(fleet.KindSeal, seal.SealKey(), seal.Encode()),
+			prepare(fleet.KindRegister, fleet.StatusKey(name), status),
+			prepare(fleet.KindRollup, fleet.RollupKey("us", name), rollup),
+		}
+		l.Learn(records...)
+		if len(l.facts)+len(l.commands)+len(l.seals)+len(l.statuses)+len(l.rollups) != 5 {
+			t.Fatal("vacuous")
+		}
+		if touched := l.Forget(records...); len(touched) != 1 || touched[0] != name {
+			t.Errorf("touched %v", touched)
+		}
+		if left := len(l.facts) + len(l.commands) + len(l.seals) + len(l.statuses) + len(l.rollups); left != 0 {
+			t.Fatalf("%d entries are left", left)
+		}
+	}
+	// What took its place meanwhile stays.
+	name := fleet.RolloutName{Namespace: "shop", Name: "web"}
+	var said []fleet.Record
+	for phase := range 2 {
+		body, err := fleet.Status{Rollout: name, Phase: fmt.Sprint(phase), Time: 1}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = append(said, prepare(fleet.KindRegister, fleet.StatusKey(name), body))
+	}
+	l.Learn(said...)
+	l.Forget(said[0])
+	if s, ok := l.Status(nyc.member.ID, name); !ok || s.Phase != "1" {
+		t.Errorf("the last word is %+v", s)
+	}
+}
+
+// TestKeeperHearsTheOthersFirst: before that it does not know what it said in an earlier life.
+func TestKeeperHearsTheOthersFirst(t *testing.T) {
+	w := newWorld(t)
+	k := w.site("nyc").keeper()
+	looked := false
+	k.Settled = make(chan struct{})
+	k.Reports = func() map[fleet.RolloutName]Report { looked = true; return nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Run(ctx); err != nil || looked {
+		t.Errorf("%v, looked %v", err, looked)
+	}
+}

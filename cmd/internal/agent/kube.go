@@ -358,7 +358,11 @@ func isHome(object *v1alpha1.FleetRollout) bool {
 // keep the report for the read endpoint.
 func (c *Controller) keep(name fleet.RolloutName, r Report) {
 	c.mu.Lock()
-	c.reports[name] = r
+	if r.isEmpty() {
+		delete(c.reports, name)
+	} else {
+		c.reports[name] = r
+	}
 	c.mu.Unlock()
 	c.Changed()
 }

@@ -191,6 +191,50 @@ func (l *MeshLedger) learnProof(r *fleet.Record) []fleet.RolloutName {
 	return slices.AppendSeq(touched, maps.Keys(l.seals))
 }
 
+// Forget records that the mesh has dropped, and give the rollouts whose seals are among them. A writer over its quota
+// drops as fast as it writes, and what it dropped must not stay here.
+func (l *MeshLedger) Forget(records ...fleet.Record) (touched []fleet.RolloutName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range records {
+		switch r := &records[i]; r.Kind {
+		case fleet.KindFact:
+			if f, err := fleet.DecodeFact(r); err == nil && l.facts[r.Writer][factKey{f.Plan, f.Kind}].at == positionOf(r) {
+				take(l.facts, r.Writer, factKey{f.Plan, f.Kind})
+			}
+		case fleet.KindCommand:
+			if c, err := fleet.DecodeCommand(r); err == nil {
+				take(l.commands, c.Rollout, c.ID)
+			}
+		case fleet.KindSeal:
+			if s, err := fleet.DecodeSeal(r); err == nil && l.seals[s.Rollout][s.Author] == s {
+				take(l.seals, s.Rollout, s.Author)
+				touched = append(touched, s.Rollout)
+			}
+		case fleet.KindRegister:
+			if s, err := fleet.DecodeStatus(r); err == nil && l.statuses[s.Rollout][r.Writer] == s {
+				take(l.statuses, s.Rollout, r.Writer)
+			}
+		case fleet.KindRollup:
+			at := reporter{writer: r.Writer}
+			if u, err := fleet.DecodeRollup(r); err == nil {
+				if at.zone = u.Zone; l.rollups[u.Rollout][at].Time == u.Time {
+					take(l.rollups, u.Rollout, at)
+				}
+			}
+		}
+	}
+	return touched
+}
+
+// take an entry out, and what it was the last one of.
+func take[K, L comparable, V any](m map[K]map[L]V, key K, in L) {
+	delete(m[key], in)
+	if len(m[key]) == 0 {
+		delete(m, key)
+	}
+}
+
 // Sweep forgets what the mesh holds no more: what was over a quota, expired or was retired. Held is asked with
 // records that have no body.
 func (l *MeshLedger) Sweep(held func(*fleet.Record) bool) {
@@ -211,6 +255,11 @@ func (l *MeshLedger) Sweep(held func(*fleet.Record) bool) {
 			return gone(&fleet.Record{Writer: at.writer, Kind: fleet.KindRollup, Key: fleet.RollupKey(at.zone, name)})
 		})
 	}
+	prune(l.facts)
+	prune(l.commands)
+	prune(l.statuses)
+	prune(l.rollups)
+	prune(l.seals)
 }
 
 // sweep what is gone of a writer's facts, or of all commands.
@@ -226,6 +275,11 @@ func (l *MeshLedger) sweep(writer fleet.MemberID, kind fleet.Kind, gone func(*fl
 	for _, of := range l.commands {
 		maps.DeleteFunc(of, func(_ fleet.Digest, c heldCommand) bool { r := c.record(); return gone(&r) })
 	}
+}
+
+// prune what nothing is left of.
+func prune[K, L comparable, V any](m map[K]map[L]V) {
+	maps.DeleteFunc(m, func(_ K, of map[L]V) bool { return len(of) == 0 })
 }
 
 func entry[K, L comparable, V any](m map[K]map[L]V, key K) map[L]V {

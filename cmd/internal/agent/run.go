@@ -192,6 +192,7 @@ func (r *running) openMesh() error {
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
 	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
+	config.OnDropped = r.dropped
 	config.Flat = flatFleet
 	if r.node, err = mesh.New(config); err != nil {
 		return err
@@ -218,6 +219,9 @@ func (r *running) news(records []fleet.Record) {
 	r.control.Wake(touched...)
 	r.notify.Notify()
 }
+
+// dropped from the fleet's state: what is decided by here follows it.
+func (r *running) dropped(records []fleet.Record) { r.control.Wake(r.ledger.Forget(records...)...) }
 
 // followRoster keeps the roster and what is declared up to date, from the repository or a folder.
 func (r *running) followRoster(ctx context.Context) error {
@@ -423,7 +427,7 @@ const flatFleet = 1000
 func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 	k := &Keeper{
 		Self: r.id, Roster: r.roster.get, Ledger: r.ledger, Promises: promises, Reports: r.control.turned,
-		Flat: flatFleet, Carry: r.node.Carry, Clock: r.clock, Log: log.WithName("keeper"),
+		Flat: flatFleet, Carry: r.node.Carry, Clock: r.clock, Log: log.WithName("keeper"), Settled: r.node.Settled(),
 		Root: func(zone string) (root fleet.Digest) {
 			r.node.View(func(set *lattice.Set) { root = set.ShareRoot(lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone}) })
 			return root
