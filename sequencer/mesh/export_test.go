@@ -123,7 +123,7 @@ func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []by
 	t.Helper()
 	w := n.running.Load()
 	id := fleet.MemberIDOf(key.Public().(ed25519.PublicKey))
-	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: reachKey, Body: body}
+	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindReach, Key: reachKey, Body: body}
 	if err := r.Sign(key); err != nil {
 		t.Fatal(err)
 	}
