@@ -192,6 +192,10 @@ func (r *running) openMesh() error {
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
 	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
+	config.OnDropped = func(records []fleet.Record) {
+		r.ledger.Forget(records...)
+		r.notify.Notify()
+	}
 	config.Flat = flatFleet
 	if r.node, err = mesh.New(config); err != nil {
 		return err
@@ -427,10 +431,6 @@ func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 		Root: func(zone string) (root fleet.Digest) {
 			r.node.View(func(set *lattice.Set) { root = set.ShareRoot(lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone}) })
 			return root
-		},
-		Held: func(record *fleet.Record) (held bool) {
-			r.node.View(func(set *lattice.Set) { _, held = set.Get(record.Writer, record.Kind, record.Key) })
-			return held
 		},
 	}
 	return k
