@@ -175,6 +175,11 @@ func TestZoneWithoutAnchors(t *testing.T) {
 				meshtest.Await(t, fmt.Sprint("what the zone of member ", i, " says"), func() bool { return hearsAll(w.Node(i), said[roster[i].Zone]) })
 			}
 			meshtest.Await(t, "three that stand in", func() bool { return standing() == 3 })
+			meshtest.Await(t, "heartbeats from one end to the other", func() bool {
+				return slices.ContainsFunc(w.Node(anchors).Peers(), func(p mesh.PeerState) bool {
+					return p.Member.ID == w.Member(all-1).ID && p.Presence == mesh.Heard
+				})
+			})
 			for i := range all {
 				if i >= anchors && hearsAny(w.Node(i), said["inner"]) {
 					t.Errorf("member %d holds detail of the other zone", i)
@@ -269,4 +274,8 @@ func TestFewTopics(t *testing.T) {
 	meshtest.Await(t, "five topics", func() bool { return records(z.Node(0)) == 5 })
 	z.Node(0).Carry(nil)
 	meshtest.Await(t, "three topics again", func() bool { return records(z.Node(0)) == 3 })
+	for i := range zones {
+		meshtest.Await(t, "the heartbeats of all zones", func() bool { return w.Node(i).HeartbeatTopics() == len(zones) })
+		meshtest.Await(t, "the heartbeats of the own zone", func() bool { return z.Node(i).HeartbeatTopics() == 1 })
+	}
 }

@@ -99,12 +99,21 @@ func (n *Node) Sweep() { n.sweep() }
 func (n *Node) Decode(bodies func(*fleet.Record) error) { n.bodies = bodies }
 
 // RecordTopics is how many topics of records are joined.
-func (n *Node) RecordTopics() (count int) {
+func (n *Node) RecordTopics() int {
+	return n.topicsWhere(func(name string) bool { return strings.HasPrefix(name, topicBase(n.cfg.Fleet)+"/records/") })
+}
+
+// HeartbeatTopics is how many topics of heartbeats are joined.
+func (n *Node) HeartbeatTopics() int {
+	return n.topicsWhere(func(name string) bool { return strings.HasSuffix(name, "/heartbeats") })
+}
+
+func (n *Node) topicsWhere(is func(string) bool) (count int) {
 	w := n.running.Load()
 	w.topics.mu.Lock()
 	defer w.topics.mu.Unlock()
 	for name := range w.topics.joined {
-		if strings.HasPrefix(name, topicBase(n.cfg.Fleet)+"/records/") {
+		if is(name) {
 			count++
 		}
 	}

@@ -349,6 +349,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	r.control.Settled, r.control.Hearsay = r.node.Settled(), keeper.Hearsay
 	members := &Members{
 		Client: mgr.GetClient(), Home: r.home(), Roster: r.roster.get, Self: r.node.Self, Peers: r.node.Peers, Log: log,
+		Recorder: mgr.GetEventRecorder(eventSource),
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return mgr.Start(ctx) })
@@ -437,10 +438,11 @@ func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 }
 
 func (r *running) heard() Heard {
-	h := Heard{Since: map[fleet.MemberID]time.Duration{}}
+	h := Heard{Since: map[fleet.MemberID]time.Duration{}, Presence: map[fleet.MemberID]string{}}
 	peers := r.node.Peers()
 	h.Alone = r.node.Self().Presence == mesh.Alone
 	for i := range peers {
+		h.Presence[peers[i].Member.ID] = peers[i].Presence.String()
 		if peers[i].Heard {
 			h.Since[peers[i].Member.ID] = peers[i].Silence
 		}
