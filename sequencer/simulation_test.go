@@ -481,7 +481,7 @@ func (w *world) finish() {
 // TestSafety runs many seeds; each of the invariants holds in every one of them.
 func TestSafety(t *testing.T) {
 	total := counters{}
-	for seed := range uint64(2000) {
+	for seed := range uint64(safetySeeds) {
 		w, err := newWorld(seeded{rand.New(rand.NewPCG(seed, 1))}, asBuilt, Accept)
 		if err != nil {
 			t.Fatal(err)
@@ -513,7 +513,7 @@ func TestSafety(t *testing.T) {
 	t.Logf("seen: %v", total)
 }
 
-// TestSafetyShrinks is the same with rapid's choices: other seeds in every run, and where one fails,
+// TestSafetyShrinks is the same with rapid's choices, and where one fails,
 // rapid prints the shortest story it finds.
 func TestSafetyShrinks(t *testing.T) {
 	total := counters{}

@@ -61,7 +61,7 @@ func (z zoned) reports(p *Plan, whole *ledger) []fleet.Rollup {
 // put together in groups, in any order, some of them twice.
 func TestZonesDecideAlike(t *testing.T) {
 	var early, pulled, spared, sick int
-	checks(t, 8, func(t *rapid.T) {
+	checks(t, 16, func(t *rapid.T) {
 		p := drawPlan(t)
 		whole := drawLives(t, p)
 		drawProofs(t, p, whole, newLedger())
@@ -100,6 +100,7 @@ func TestZonesDecideAlike(t *testing.T) {
 			}
 		}
 	})
+	t.Logf("%d, %d, %d and %d cases", early, pulled, spared, sick)
 	if early == 0 || pulled == 0 || spared == 0 || sick == 0 {
 		t.Errorf("vacuous: %d held only by another zone's sickness, %d decided otherwise with more zones, %d needed fewer than all, %d sick", early, pulled, spared, sick)
 	}

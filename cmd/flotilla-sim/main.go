@@ -12,6 +12,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,10 @@ const (
 	exitUsage  = 2
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	debug.SetGCPercent(400) // worlds are small and short-lived
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // options of a run.
 type options struct {

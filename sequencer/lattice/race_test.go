@@ -5,4 +5,4 @@
 package lattice_test
 
 // interleavings that are played under the race detector, which makes each ten times as long.
-const interleavings = 2_000
+const interleavings = 500

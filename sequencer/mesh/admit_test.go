@@ -150,6 +150,7 @@ func TestProofThatDoesNotFit(t *testing.T) {
 // TestEveryoneHearsOfAFork: of two members each was told one thing. When they compare, everyone holds a proof, whatever was
 // said meanwhile.
 func TestEveryoneHearsOfAFork(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 4, func(c *mesh.Config) { c.SyncEvery = 200 * time.Millisecond })
 	w.AwaitConnected()
 	w.Partition([]int{0}, []int{1, 2, 3})

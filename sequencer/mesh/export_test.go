@@ -25,6 +25,9 @@ const (
 	MaxMessage   = maxMessage
 )
 
+// Raced is raced for the other tests.
+const Raced = raced
+
 // The topics of a fleet and of its zones.
 var (
 	RecordsTopic    = recordsTopic
@@ -136,6 +139,8 @@ func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []by
 	if err := r.Sign(key); err != nil {
 		t.Fatal(err)
 	}
+	n.commitMu.Lock()
+	defer n.commitMu.Unlock()
 	n.setMu.Lock()
 	was := n.set
 	n.set = lattice.New()

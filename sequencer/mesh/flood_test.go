@@ -205,6 +205,7 @@ func speak(t *testing.T, w *meshtest.Network, heard *tellers, honest int, prefix
 
 // TestEclipse: half of those whom a member is connected with swallow or garble everything. It is heard, and hears.
 func TestEclipse(t *testing.T) {
+	t.Parallel()
 	for _, gossip := range []bool{true, false} {
 		t.Run(fmt.Sprint("gossip ", gossip), func(t *testing.T) {
 			const members, honest = 6, 3 // and of the victim's five neighbours, three are hostile

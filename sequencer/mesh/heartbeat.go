@@ -204,7 +204,7 @@ func (n *Node) judgeHeartbeat(b []byte) (fleet.Heartbeat, verdict) {
 }
 
 // heardSign hears a heartbeat or a notice that was validated.
-func (w *wire) heardSign(ctx context.Context, m *pubsub.Message) {
+func (w *wire) heardSign(_ context.Context, m *pubsub.Message) {
 	switch said := m.ValidatorData.(type) {
 	case *fleet.Heartbeat:
 		w.heardHeartbeat(said)

@@ -50,6 +50,7 @@ func awaitPresence(t *testing.T, w *meshtest.Network, of int, want mesh.Presence
 }
 
 func TestVanishedMemberIsDoubted(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 4, rarely)
 	for i := range 4 {
 		awaitPresence(t, w, i, mesh.Heard, others(4, i)...)
@@ -78,6 +79,7 @@ func others(size, but int) (all []int) {
 // TestNoticeReachesWhoIsNotNextToIt: two members that are connected with the first one only, and a third that
 // vanishes.
 func TestNoticeReachesWhoIsNotNextToIt(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 4, rarely, star)
 	for i := range 4 {
 		awaitPresence(t, w, i, mesh.Heard, others(4, i)...)
@@ -97,6 +99,7 @@ func TestNoticeReachesWhoIsNotNextToIt(t *testing.T) {
 }
 
 func TestWhoHearsNobodySaysNothing(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, rarely)
 	for i := range 3 {
 		awaitPresence(t, w, i, mesh.Heard, others(3, i)...)
@@ -126,6 +129,7 @@ func TestWhoHearsNobodySaysNothing(t *testing.T) {
 }
 
 func TestPartitionIsDoubtAndHeals(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 5, rarely)
 	for i := range 5 {
 		awaitPresence(t, w, i, mesh.Heard, others(5, i)...)
@@ -145,6 +149,7 @@ func TestPartitionIsDoubtAndHeals(t *testing.T) {
 
 // TestBeatsBringReconciliation: with no gossip, no clock and no heartbeats, beats show that the sets differ.
 func TestBeatsBringReconciliation(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 2, rarely, func(c *mesh.Config) { c.NoGossip = true })
 	w.AwaitConnected()
 	meshtest.Await(t, "beats", func() bool { return w.Node(0).Stats().Beats > 0 && w.Node(1).Stats().Beats > 0 })
@@ -185,6 +190,7 @@ func secondAgent(t *testing.T, w *meshtest.Network, i int, options ...func(*mesh
 
 // TestBothHalvesSeeTheDouble: a cloned disk, in a fleet whose heartbeats are an hour apart.
 func TestBothHalvesSeeTheDouble(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, rarely)
 	w.AwaitConnected()
 	half := secondAgent(t, w, 0, rarely)
@@ -201,6 +207,7 @@ func TestBothHalvesSeeTheDouble(t *testing.T) {
 
 // TestClockJump: a wall clock that jumps by a year, there and back, makes nobody silent and nobody double.
 func TestClockJump(t *testing.T) {
+	t.Parallel()
 	var off atomic.Int64
 	w := meshtest.New(t, 3, func(c *mesh.Config) {
 		if c.Key.Equal(meshtest.Key(0)) {
@@ -238,6 +245,7 @@ func notice(key ed25519.PrivateKey, change func(*fleet.Notice)) []byte {
 }
 
 func TestBadNotices(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, rarely, forbearing)
 	w.AwaitConnected()
 	h := intruder(t, w, 2)
@@ -276,6 +284,7 @@ func TestBadNotices(t *testing.T) {
 
 // TestLiesAreAnswered: an intruder says of everyone that it is lost, to a member that is not next to them.
 func TestLiesAreAnswered(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 4, rarely, star)
 	for i := range 4 {
 		awaitPresence(t, w, i, mesh.Heard, others(4, i)...)

@@ -82,6 +82,7 @@ func TestConsumerProcess(t *testing.T) {
 // TestRecordThatKills: an agent dies of two records. It does so twice for each, and then never again: they stay in the set,
 // and what else there is, it is shown.
 func TestRecordThatKills(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	run := func() (out string, died bool) {
 		t.Helper()

@@ -84,6 +84,7 @@ func TestShapes(t *testing.T) {
 }
 
 func TestBridgeGoesAndComesBack(t *testing.T) {
+	t.Parallel()
 	for _, gossip := range []bool{true, false} {
 		t.Run(fmt.Sprint("gossip ", gossip), func(t *testing.T) {
 			w := meshtest.Linked(t, 7, shapes["two islands with a bridge"], func(c *mesh.Config) { c.NoGossip = !gossip })
@@ -148,6 +149,7 @@ func (n *names) use(t *testing.T) func(*mesh.Config) {
 // TestAnchorMoves: it is found by its name at another address, without one of the others being told or restarted;
 // and where names are away, at where it was last.
 func TestAnchorMoves(t *testing.T) {
+	t.Parallel()
 	dns := &names{ip: map[string]string{}, txt: map[string][]string{}}
 	anchor := string(memberID(0))
 	w := meshtest.Linked(t, 3, func(int) []int { return nil }, dns.use(t), func(c *mesh.Config) {
@@ -182,6 +184,7 @@ func TestAnchorMoves(t *testing.T) {
 }
 
 func TestRosterMovesAnAnchor(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, func(c *mesh.Config) { c.Announce = nil })
 	w.AwaitConnected()
 	w.Stop(0)
@@ -234,6 +237,7 @@ func startBeside(t *testing.T, w *meshtest.Network, i int, options ...func(*mesh
 
 // TestBlockedUDP: the member has an address over QUIC, which a firewall swallows, and one over TCP.
 func TestBlockedUDP(t *testing.T) {
+	t.Parallel()
 	hole, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	must(t, err)
 	defer func() { must(t, hole.Close()) }()

@@ -60,6 +60,7 @@ func waiting(t *testing.T, others int) *meshtest.Network {
 // TestSlowMembersDelayNobody: more members than are asked at once answer every question so late that it is just in time, and
 // never come to an end.
 func TestSlowMembersDelayNobody(t *testing.T) {
+	t.Parallel()
 	const slow = 6
 	w := waiting(t, slow)
 	endless := lattice.Summary{Divided: true}
@@ -98,6 +99,7 @@ func TestSlowMembersDelayNobody(t *testing.T) {
 
 // TestUnfetchableRecordStopsNothing: a member shows that it holds something, and never gives it.
 func TestUnfetchableRecordStopsNothing(t *testing.T) {
+	t.Parallel()
 	w := waiting(t, 1)
 	h := intruder(t, w, 2)
 	missing := fleet.Record{Writer: w.Member(2).ID, Kind: fleet.KindRegister, Key: "missing"}
@@ -112,7 +114,10 @@ func TestUnfetchableRecordStopsNothing(t *testing.T) {
 				Position: lattice.Position(missing.Writer, missing.Kind, missing.Key), Tag: lattice.Tag{1},
 			}}})
 		case 6:
-			asked <- struct{}{}
+			select {
+			case asked <- struct{}{}:
+			default: // enough were counted
+			}
 			return mesh.RecordsFrame(1)
 		case 8:
 			return mesh.TakenFrame()
@@ -120,7 +125,7 @@ func TestUnfetchableRecordStopsNothing(t *testing.T) {
 		return mesh.DiffersFrame(fleet.Digest{9})
 	}}
 	h.SetStreamHandler(mesh.SyncProtocol, answers.serve)
-	<-asked
+	meshtest.Await(t, "a question for it", func() bool { return len(asked) > 0 })
 	r := say(t, w.Node(1), "k", "x")
 	meshtest.Await(t, "what the other one says", func() bool { return hears(w.Node(0), r) })
 	if hears(w.Node(0), missing) {
@@ -131,6 +136,7 @@ func TestUnfetchableRecordStopsNothing(t *testing.T) {
 // TestEarlierProtocolIsRefused: a member that speaks only the first version of reconciliation is counted, and the others do
 // not wait for it.
 func TestEarlierProtocolIsRefused(t *testing.T) {
+	t.Parallel()
 	w := waiting(t, 1)
 	h := intruder(t, w, 2, func(h host.Host) {
 		h.SetStreamHandler(protocol.ID("/flotilla/sync/1"), func(s network.Stream) { _ = s.Reset() })
@@ -149,6 +155,7 @@ func TestEarlierProtocolIsRefused(t *testing.T) {
 // version of kinds that it does know, are carried: roots are equal. A record of a later version cannot be, as nobody
 // here could say where it lies; it keeps nothing else from coming.
 func TestMixedVersionsConverge(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, func(c *mesh.Config) { c.SyncEvery = 200 * time.Millisecond })
 	w.AwaitConnected()
 	var all []fleet.Record

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Without the race detector: with it, the runtime of Go 1.26.8 has crashed in a bubble of synctest (SIGSEGV in
+// timer.maybeRunChan). The same code runs under it over loopback; .ci/test runs these tests apart.
+
+//go:build !race
+
 package mesh_test
 
 import (
@@ -48,6 +53,9 @@ func simulate(t *testing.T, model func(seed uint64) meshtest.Model, layout mesht
 		})
 	}
 }
+
+// simMembers are how many members there are where nothing depends on it.
+const simMembers = 20
 
 // quiet leaves beats and heartbeats rare: they are most of what a fleet sends, and of what simulating it costs.
 func quiet(_ int, c *mesh.Config) { c.Heartbeat, c.Beat = time.Minute, 20*time.Second }
@@ -122,7 +130,7 @@ func half(members int) (west, east []int) {
 
 // TestSimulatedPartition: one that outlives every connection.
 func TestSimulatedPartition(t *testing.T) {
-	const members = 20
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 3), Configure: quiet}
 	simulate(t, lossy, layout, 1, func(w *simulated, draw *rand.Rand) {
 		w.say(0)
@@ -144,7 +152,7 @@ func TestSimulatedPartition(t *testing.T) {
 
 // TestSimulatedWithoutGossip: reconciliation alone makes sets equal.
 func TestSimulatedWithoutGossip(t *testing.T) {
-	const members = 20
+	members := simMembers
 	layout := meshtest.Layout{
 		Members: members, Near: neighbours(members, 3, 5),
 		Configure: func(i int, c *mesh.Config) {
@@ -162,7 +170,9 @@ func TestSimulatedWithoutGossip(t *testing.T) {
 
 // TestSimulatedIslands: two islands whose members know only each other, and one member that is on both.
 func TestSimulatedIslands(t *testing.T) {
-	const island, members, bridge = 10, 20, 3
+	const bridge = 3
+	members := simMembers
+	island := members / 2
 	layout := meshtest.Layout{Members: members, Configure: quiet, Near: func(i int) []int {
 		here, there := i/island*island, (members-island)-i/island*island
 		var near []int
@@ -201,7 +211,8 @@ func span(from, to int) (all []int) {
 
 // TestSimulatedOneWayCut: a member that hears everyone and is heard by nobody.
 func TestSimulatedOneWayCut(t *testing.T) {
-	const members, mute = 20, 4
+	const mute = 4
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 11), Configure: quiet}
 	simulate(t, meshtest.WAN, layout, 1, func(w *simulated, _ *rand.Rand) {
 		w.Cut(func(from, _ int) bool { return from == mute })
@@ -218,7 +229,8 @@ func TestSimulatedOneWayCut(t *testing.T) {
 
 // TestSimulatedSlowSite: a site on a line of 64 kbit/s, without its store, gets what the others have.
 func TestSimulatedSlowSite(t *testing.T) {
-	const members, slow, records = 20, 7, 60
+	const slow, records = 4, 60
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 13), Configure: quiet}
 	simulate(t, meshtest.WAN, layout, 1, func(w *simulated, _ *rand.Rand) {
 		w.Stop(slow)
@@ -233,7 +245,8 @@ func TestSimulatedSlowSite(t *testing.T) {
 
 // TestSimulatedStorms: whatever happens to a fleet, once it is over everyone holds what everyone said.
 func TestSimulatedStorms(t *testing.T) {
-	const members, acts = 20, 4
+	const acts = 4
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 17), Configure: quiet}
 	simulate(t, lossy, layout, 1, func(w *simulated, draw *rand.Rand) {
 		down := map[int]bool{}

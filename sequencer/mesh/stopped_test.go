@@ -67,6 +67,7 @@ func child(folder string, dial [][]string) error {
 // TestStoppedAndGoneOn: a member's process is stopped for longer than others wait, goes on, and is killed at last. It
 // is doubted twice, it is no clone, and it never says of the others that they were away.
 func TestStoppedAndGoneOn(t *testing.T) {
+	t.Parallel()
 	w := meshtest.New(t, 3, rarely)
 	w.Stop(2)
 	var addresses []string

@@ -417,7 +417,7 @@ func (a *asker) run() (err error) {
 
 // recovered turns a panic over what another member sent into the end of its session.
 func (n *Node) recovered(err *error) {
-	if p := recover(); p != nil {
+	if p := recover(); p != nil { //nolint:revive // who calls it defers it
 		n.counts.poisoned.Add(1)
 		*err = fmt.Errorf("panic over what was sent: %v", p)
 		n.cfg.Log.Error(*err, "reconciliation ended")

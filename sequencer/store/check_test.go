@@ -58,6 +58,7 @@ func whats(r store.Report) (all []string) {
 }
 
 func TestCheckSound(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	s := open(t, path)
 	records := plain(t, 12)
@@ -207,6 +208,7 @@ func TestCheckIsBounded(t *testing.T) {
 // TestCheckAgreesWithOpen: whatever bits are wrong, the check says sound where Open and Load lose nothing, and finds
 // something where they do.
 func TestCheckAgreesWithOpen(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	s := open(t, path)
 	must(t, s.Put(plain(t, 12)...))

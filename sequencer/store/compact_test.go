@@ -72,6 +72,7 @@ func sizeOf(t testing.TB, path string) int64 {
 }
 
 func TestSparseFileIsCompacted(t *testing.T) {
+	t.Parallel()
 	path, left := sparseFile(t)
 	before := sizeOf(t, path)
 	opened := whole(t, path, left)
@@ -87,6 +88,7 @@ func TestSparseFileIsCompacted(t *testing.T) {
 // TestCrashWhileCompacting looks at what lies on the disk at every step, and lets the step fail besides: nothing is ever
 // missing.
 func TestCrashWhileCompacting(t *testing.T) {
+	t.Parallel()
 	path, left := sparseFile(t)
 	crashes := map[string]string{}
 	crash := func(step string) {
@@ -147,6 +149,7 @@ func TestCrashWhileCompacting(t *testing.T) {
 
 // TestNoRoomToCompact: where the copy finds no room the file stays as it was.
 func TestNoRoomToCompact(t *testing.T) {
+	t.Parallel()
 	path, left := sparseFile(t)
 	noError(t, os.Mkdir(path+compactSuffix, 0o700))
 	noError(t, os.WriteFile(filepath.Join(path+compactSuffix, "in the way"), nil, 0o600))

@@ -27,6 +27,7 @@ func update(t testing.TB, s *store.Store, from, n int) {
 
 // TestUpdatesTakeNoRoom: the disk holds what is said, not how often.
 func TestUpdatesTakeNoRoom(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	s := open(t, path)
 	update(t, s, 0, 100)

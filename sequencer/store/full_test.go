@@ -36,6 +36,7 @@ func limitFiles(t *testing.T, size uint64) (lift func()) {
 
 // TestFullDisk runs in a process of its own: the limit is the whole process's, and go test writes files as well.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	const inChild = "FLOTILLA_FULL_DISK"
 	if os.Getenv(inChild) == "" {
 		self, err := os.Executable()

@@ -40,6 +40,7 @@ func (c change) apply(tx *bbolt.Tx) error {
 
 // TestSoundFilesPass: whatever bbolt did to a file, after every transaction its pages are sound.
 func TestSoundFilesPass(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		path := filepath.Join(folder, "sound.db")

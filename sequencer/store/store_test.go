@@ -69,6 +69,7 @@ func many(t testing.TB, n int) []fleet.Record {
 }
 
 func TestRestartKeepsEverything(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	s := open(t, path)
 	want := lattice.New()
@@ -207,6 +208,7 @@ func TestSchemaKeyIsTheStores(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	path := file(t)
 	open(t, path)
 	if _, err := store.Open(path); !errors.Is(err, store.ErrBusy) {
@@ -248,6 +250,7 @@ func sound(t testing.TB) (content []byte, digests map[fleet.Digest]bool) {
 // TestDamagedFile: whatever happens to the file, Open gives a store that works, and never a record that
 // was not put.
 func TestDamagedFile(t *testing.T) {
+	t.Parallel()
 	content, digests := sound(t)
 	type damage struct {
 		name string
@@ -303,6 +306,7 @@ func survives(t *testing.T, name, path string, digests map[fleet.Digest]bool) (r
 
 // TestDamagedOften: each damaged file is kept under a name of its own, the last eight of them.
 func TestDamagedOften(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state[1]*.db") // no pattern
 	must(t, os.WriteFile(path+".corrupt-by-hand", nil, 0o600))
 	for n := 1; n <= 12; n++ {

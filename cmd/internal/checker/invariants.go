@@ -10,10 +10,10 @@ import (
 // Every invariant is counted by the whole truth: what members bound themselves to, told or not. What is counted
 // here shares no code with what is checked.
 
-// count the members of a stage whose truth has any of the milestones. Who is forked counts where left says so.
-func (s *search) count(now *state, r, stage int, any milestones, left bool) (n int) {
+// count the members of a stage whose truth has either of the milestones. Who is forked counts where left says so.
+func (s *search) count(now *state, r, stage int, either milestones, left bool) (n int) {
 	for _, i := range s.stages[r][stage] {
-		if now.truth(r, i)&any != 0 || left && now.forked&(1<<i) != 0 {
+		if now.truth(r, i)&either != 0 || left && now.forked&(1<<i) != 0 {
 			n++
 		}
 	}

@@ -20,6 +20,8 @@ type truth struct {
 	plan    *sequencer.Plan
 	index   map[fleet.MemberID]place
 	said    [][]uint16 // stage, rank: a bit for each kind
+	// removed are members with a proof against them: their places are settled.
+	removed map[fleet.MemberID]bool
 	// succeeded is when, by the world's clock.
 	succeeded map[fleet.MemberID]time.Duration
 	stages    []tally
@@ -30,8 +32,8 @@ type place struct{ stage, rank int }
 // tally of one stage.
 type tally struct{ moving, exposed, touched, soaked, left int }
 
-func newTruth(_ *World, rollout int, p *sequencer.Plan) *truth {
-	t := &truth{rollout: rollout, plan: p, index: map[fleet.MemberID]place{}, succeeded: map[fleet.MemberID]time.Duration{}, stages: make([]tally, len(p.Stages))}
+func newTruth(rollout int, p *sequencer.Plan) *truth {
+	t := &truth{rollout: rollout, plan: p, index: map[fleet.MemberID]place{}, succeeded: map[fleet.MemberID]time.Duration{}, removed: map[fleet.MemberID]bool{}, stages: make([]tally, len(p.Stages))}
 	for i := range p.Stages {
 		t.said = append(t.said, make([]uint16, len(p.Stages[i].Members)))
 		for rank := range p.Stages[i].Members {
@@ -124,11 +126,16 @@ func (w *World) bind(m *member, f fleet.Fact) {
 	after := before | bit(f.Kind)
 	t.said[at.stage][at.rank] = after
 	stage := &t.stages[at.stage]
-	stage.add(counts(before), -1)
-	stage.add(counts(after), 1)
+	if !t.removed[m.Self.ID] {
+		stage.add(counts(before), -1)
+		stage.add(counts(after), 1)
+	}
 	w.story(m, "%s %s of seal %d, stage %s, rank %d", f.Kind, t.plan.Release.Revision.Short(), t.plan.Release.Number, t.plan.Stages[at.stage].Name, at.rank)
 	if f.Kind == fleet.Started && before&bit(fleet.Started) == 0 {
 		w.checkStart(m, t, at)
+		if (ledger{m}).Removed(m.Self.ID) {
+			w.violate(m, "R1: starts, and has heard of the proof against itself")
+		}
 	}
 	w.checkMilestone(m, t, at, before, f.Kind)
 	w.checkEarned(m, t, at, f.Kind)
@@ -142,7 +149,7 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 		if have.soaked+have.left < len(s.Members)-s.Tolerance {
 			w.violate(m, "I2: starts in stage %s, and of the %d of stage %s %d have soaked or left (tolerance %d)", t.plan.Stages[at.stage].Name, len(s.Members), s.Name, have.soaked+have.left, s.Tolerance)
 		}
-		if have.soaked < sequencer.MinSuccess {
+		if w.believable(m, t, j) < sequencer.MinSuccess {
 			w.violate(m, "I13: starts in stage %s, and in stage %s nobody succeeded", t.plan.Stages[at.stage].Name, s.Name)
 		}
 		w.seen["a start behind a gate"]++
@@ -164,7 +171,9 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 			w.seen["a release left in motion"]++
 		}
 	}
-	commands := ledger{m}.commands(r.name)
+	commands := slices.DeleteFunc(ledger{m}.commands(r.name), func(c fleet.Command) bool {
+		return c.Verb == fleet.Resume && (ledger{m}).Removed(c.By)
+	})
 	for _, stop := range commands {
 		lifted := slices.ContainsFunc(commands, func(c fleet.Command) bool {
 			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)
@@ -173,6 +182,35 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 			w.violate(m, "I16: starts under a stop that it has heard")
 		}
 	}
+}
+
+// believable successes of a stage: those of members of whom the starter has heard no proof.
+func (w *World) believable(m *member, t *truth, stage int) (n int) {
+	for rank, said := range t.said[stage] {
+		if said&bit(fleet.Soaked) != 0 && !(ledger{m}).Removed(t.plan.Stages[stage].Members[rank].ID) {
+			n++
+		}
+	}
+	return n
+}
+
+// prove that a member said two things in one position: another one has both.
+func (w *World) prove(against, by *member) {
+	id := against.Self.ID
+	if _, proven := w.book.proofs[id]; proven || against == by {
+		return
+	}
+	w.count("equivocation proven")
+	w.story(by, "holds two words of %s in one position", against.Self.Name)
+	for _, t := range w.plans {
+		if at, target := t.index[id]; target {
+			t.stages[at.stage].add(counts(t.said[at.stage][at.rank]), -1)
+			t.stages[at.stage].left++
+		}
+		t.removed[id] = true
+	}
+	r, _ := ledger{by}.Prepare(fleet.KindProof, fleet.ProofKey(id), nil)
+	by.tell(w.book.page(r))
 }
 
 func (w *World) checkMilestone(m *member, t *truth, at place, before uint16, k fleet.FactKind) {

@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"math/bits"
+	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
@@ -20,6 +21,7 @@ type book struct {
 	// about says which rollout a page is about; -1 where that is not known.
 	about    []int
 	commands [][]int // by rollout
+	proofs   map[fleet.MemberID]int
 	plans    map[fleet.Digest]int
 	names    map[fleet.RolloutName]int
 }
@@ -31,7 +33,7 @@ type factKey struct {
 }
 
 func newBook() *book {
-	return &book{pages: map[fleet.Digest]int{}, facts: map[factKey]int{}, plans: map[fleet.Digest]int{}, names: map[fleet.RolloutName]int{}}
+	return &book{pages: map[fleet.Digest]int{}, facts: map[factKey]int{}, plans: map[fleet.Digest]int{}, names: map[fleet.RolloutName]int{}, proofs: map[fleet.MemberID]int{}}
 }
 
 // page of a record.
@@ -54,6 +56,8 @@ func (b *book) page(r fleet.Record) int {
 			about = b.names[c.Rollout]
 			b.commands[about] = append(b.commands[about], page)
 		}
+	case fleet.KindProof:
+		b.proofs[fleet.MemberID(r.Key)] = page
 	}
 	b.pages[digest] = page
 	b.records, b.digests, b.about = append(b.records, r), append(b.digests, digest), append(b.about, about)
@@ -125,12 +129,15 @@ func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (
 	return l.book.digests[page], true
 }
 
-// Removed is in sequencer.Facts. Nobody says two things at once here yet.
-func (l ledger) Removed(fleet.MemberID) bool { return false }
+// Removed is in sequencer.Facts.
+func (l ledger) Removed(id fleet.MemberID) bool {
+	page, proven := l.book.proofs[id]
+	return proven && l.heard.has(page)
+}
 
 // Commands is in sequencer.Facts.
 func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
-	all := l.commands(name)
+	all := slices.DeleteFunc(l.commands(name), func(c fleet.Command) bool { return c.Verb == fleet.Resume && l.Removed(c.By) })
 	if l.bug.heard != nil {
 		return l.bug.heard(l, all)
 	}

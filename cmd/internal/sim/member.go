@@ -176,6 +176,11 @@ func (m *member) news(page int) {
 	if about := m.book.about[page]; about >= 0 {
 		m.wake(about, turnGap)
 	}
+	if m.book.records[page].Kind == fleet.KindProof {
+		for i := range m.rollouts {
+			m.wake(i, turnGap)
+		}
+	}
 }
 
 // renderer gives a revision's name for its manifest.

@@ -201,6 +201,7 @@ func (w *World) plan() {
 		w.count("frozen mirror")
 	})
 	sometime(w.params.Stops, w.stop)
+	sometime(w.params.Proofs, func() { w.prove(anyone(), anyone()) })
 	for range w.params.Reseals {
 		i, at := w.rand.IntN(len(w.rollouts)), w.between(time.Second, w.params.Storm)
 		w.after(at, func() { w.churn(i) })

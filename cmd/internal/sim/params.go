@@ -47,6 +47,8 @@ type Params struct {
 	Strategy *v1alpha1.Strategy
 	// Stops given in the storm, Reseals: the roster or the spec changes.
 	Stops, Reseals int
+	// Proofs that a member said two things in one position.
+	Proofs int
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
@@ -86,5 +88,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Bad, p.Sick, p.Hopeless, p.Slow = some(0.2), some(0.1), some(0.5), some(0.2)
 	p.Forked, p.Frozen = some(0.2), some(0.2)
 	p.Stops, p.Reseals = times(4), times(2)
+	p.Proofs = times(2)
 	return p
 }

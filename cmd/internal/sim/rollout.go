@@ -124,7 +124,14 @@ func (w *World) compileAll(i int, s sequencer.Sealed) error {
 				return err
 			}
 			w.book.plans[plan.Digest] = i
-			w.plans[plan.Digest] = newTruth(w, i, plan)
+			w.plans[plan.Digest] = newTruth(i, plan)
+			for id := range w.book.proofs { // a plan of later still has them as targets
+				t := w.plans[plan.Digest]
+				if at, target := t.index[id]; target {
+					t.stages[at.stage].left++
+				}
+				t.removed[id] = true
+			}
 		}
 	}
 	return nil

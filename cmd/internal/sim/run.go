@@ -151,7 +151,11 @@ func (w *World) unrestOf(i int, r *rollout) string {
 		s := &t.plan.Stages[j]
 		var gaveUp, moved, settled, astray int
 		for rank, said := range t.said[j] {
-			astray += w.astray(s.Members[rank].ID, r)
+			astray += w.astray(s.Members[rank].ID)
+			if t.removed[s.Members[rank].ID] {
+				moved, settled = moved+1, settled+1
+				continue
+			}
 			if said&bit(fleet.GaveUp) != 0 {
 				gaveUp++
 			}
@@ -175,7 +179,7 @@ func (w *World) unrestOf(i int, r *rollout) string {
 }
 
 // astray is 1 for a member that accepted a sibling of a commit: it follows the branch no more.
-func (w *World) astray(id fleet.MemberID, r *rollout) int {
+func (w *World) astray(id fleet.MemberID) int {
 	for _, m := range w.members {
 		if m.Self.ID == id && m.forked {
 			return 1

@@ -3,7 +3,9 @@
 package sim
 
 import (
+	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,11 @@ import (
 
 // budget of seeds in which every planted bug must be found.
 const budget = 400
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // worlds are small and short-lived
+	os.Exit(m.Run())
+}
 
 // each runs a function for many seeds, on all processors, and gives the results in order.
 func each(t *testing.T, n int, run func(seed uint64) (Result, error)) []Result {
@@ -56,9 +63,28 @@ func TestSwarm(t *testing.T) {
 			seen[k] += n
 		}
 	}
-	t.Logf("%d turns, %d records", turns, records)
-	t.Log(faults)
-	t.Log(seen)
+	t.Logf("%d turns, %d records; %v; %v", turns, records, faults, seen)
+	for _, what := range []string{
+		"message lost", "message doubled", "message late", "message cut off",
+		"partition: split", "partition: asymmetric", "partition: bridge", "partition: ring", "partition: flapping",
+		"crash", "crash before the promise is kept", "crash after the promise is kept", "crash before publication",
+		"crash after publication", "crash in the middle of a delivery", "pause", "store lost", "api read failed", "api write failed",
+		"api write without an answer", "apply failed", "ineligible", "clock drift", "wall clock jumps", "slow cluster",
+		"hopeless release", "release bad in one cluster", "sick after success", "forked git", "frozen mirror", "stop", "go",
+		"membership changes", "spec changes", "equivocation proven",
+	} {
+		if faults[what] == 0 {
+			t.Errorf("vacuous: no %s", what)
+		}
+	}
+	for _, what := range []string{
+		"a start behind a gate", "a start behind the window", "a carry-over", "a soak served", "a release left in motion", "a yield in the canary",
+		"a last good release put back", "gave up", "degraded",
+	} {
+		if seen[what] == 0 {
+			t.Errorf("vacuous: %s was never seen", what)
+		}
+	}
 }
 
 // TestTrackRecord: every planted bug is found within a budget of seeds, by the rule that it breaks.

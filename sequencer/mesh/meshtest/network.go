@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long Await polls; far more than anything takes.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // Network is a fleet of members on loopback. Its methods are for the test's own goroutine.
 type Network struct {
