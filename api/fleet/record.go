@@ -20,6 +20,8 @@ const (
 	KindFloor Kind = 129
 	// KindRollup is what a zone tells the others in short: see Rollup.
 	KindRollup Kind = 192
+	// KindReach is where its writer can be dialled, from whatever zone.
+	KindReach Kind = 193
 
 	everywhere = 64
 )
@@ -43,6 +45,8 @@ func (k Kind) String() string {
 		return "floor"
 	case KindRollup:
 		return "rollup"
+	case KindReach:
+		return "reach"
 	}
 	return "unknown"
 }
@@ -52,7 +56,7 @@ type Scope uint8
 
 // The scopes, from wide to narrow.
 const (
-	// ScopeFleet: every member. Seals, commands, proofs, rollups.
+	// ScopeFleet: every member. Seals, commands, proofs, rollups, addresses.
 	ScopeFleet Scope = iota
 	// ScopeMilestones: the members of the writer's zone, and whoever decides by what they say. Facts.
 	ScopeMilestones

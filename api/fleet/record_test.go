@@ -289,10 +289,10 @@ func TestKindsAndWords(t *testing.T) {
 	for _, k := range []fleet.Kind{fleet.KindSeal, fleet.KindFact, fleet.KindCommand, fleet.KindRegister} {
 		words[k.String()]++
 	}
-	for _, k := range []fleet.Kind{fleet.KindProof, fleet.KindFloor, fleet.KindRollup} {
+	for _, k := range []fleet.Kind{fleet.KindProof, fleet.KindFloor, fleet.KindRollup, fleet.KindReach} {
 		words[k.String()]++
 	}
-	if len(words) != 8+3+7 || words["Unknown"]+words["unknown"] != 0 {
+	if len(words) != 8+3+8 || words["Unknown"]+words["unknown"] != 0 {
 		t.Errorf("every word once: %v", words)
 	}
 	for _, s := range []string{fleet.FactKind(0).String(), fleet.FactKind(200).String(), fleet.Verb(9).String()} {

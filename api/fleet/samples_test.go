@@ -153,6 +153,13 @@ func rollupRecord(t testing.TB, u fleet.Rollup) fleet.Record {
 	}
 }
 
+func reachRecord() fleet.Record {
+	return fleet.Record{
+		Fleet: ourFleet, Epoch: 3, Seq: 7, Kind: fleet.KindReach, Key: "reach",
+		Body: []byte(`{"addresses":["/ip4/192.0.2.1/udp/4001/quic-v1"]}`),
+	}
+}
+
 // futureRecord is of a kind that this version does not know and has to carry all the same.
 func futureRecord() fleet.Record {
 	return fleet.Record{Fleet: ourFleet, Epoch: 3, Seq: 3, Kind: 77, Key: "what/comes/next", Body: []byte{0, 1, 2, 255}}
@@ -181,6 +188,7 @@ func sampleRecords(t testing.TB) map[string]fleet.Record {
 		"floor":          signed(t, floorRecord(sampleFloor())),
 		"proof":          signed(t, proofRecord(t, sampleProof(t))),
 		"rollup":         signed(t, rollupRecord(t, sampleRollup())),
+		"reach":          signed(t, reachRecord()),
 		"unknown-kind":   signed(t, futureRecord()),
 		"empty":          signed(t, fleet.Record{Fleet: ourFleet}),
 	}

@@ -34,6 +34,8 @@ func (k Kind) Quota() int {
 		return 512
 	case KindFloor:
 		return 2
+	case KindReach:
+		return 1
 	}
 	return 64
 }

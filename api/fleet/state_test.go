@@ -33,6 +33,7 @@ func TestQuotasAndScopes(t *testing.T) {
 		{fleet.KindFloor, fleet.FloorKey(fleet.KindSeal), 2, fleet.ScopeDetail},
 		{fleet.KindFloor, "floor/02", 2, fleet.ScopeDetail},
 		{fleet.KindRollup, "", 512, fleet.ScopeFleet},
+		{fleet.KindReach, "reach", 1, fleet.ScopeFleet},
 		{50, "", 64, fleet.ScopeMilestones}, {120, "", 64, fleet.ScopeFleet},
 		{150, "", 64, fleet.ScopeDetail}, {250, "", 64, fleet.ScopeFleet},
 	} {

@@ -173,7 +173,7 @@ func (s *site) input() readapi.Input {
 		Name: s.world.Plan.Rollout, Plan: s.world.Plan, Facts: s.world, History: s.world, Self: readapitest.Member(s.self),
 		Author: fleet.AuthorGit, Subject: "raise the limits",
 		Origin: &v1alpha1.Origin{Type: "Repository", Name: "https://git.example/fleet"},
-		Heard:  heard(),
+		Heard:  heard(), Presence: map[fleet.MemberID]string{readapitest.IDOf("us-3"): readapi.PresenceDoubted},
 		Statuses: map[fleet.MemberID]fleet.Status{
 			readapitest.IDOf(s.self): {Installed: "main@sha1:9f8e7d6c5b4a39281706f5e4d3c2b1a098765432"},
 		},
@@ -276,7 +276,7 @@ func (s *site) Members() []readapi.FleetMember {
 	var out []readapi.FleetMember
 	for _, m := range readapitest.Members() {
 		ago := heard()[m.ID].Seconds()
-		fm := readapi.FleetMember{Name: m.Name, ID: m.ID, Zone: "default", Labels: m.Labels, Connected: true, HeardSeconds: &ago, SameState: true}
+		fm := readapi.FleetMember{Name: m.Name, ID: m.ID, Zone: "default", Labels: m.Labels, Connected: true, HeardSeconds: &ago, SameState: true, Presence: readapi.PresenceHeard}
 		if m.Name == s.self {
 			fm.Self, fm.HeardSeconds, fm.KubernetesVersion, fm.AgentVersion = true, nil, "v1.37.2", "v0.1.0"
 		}
@@ -286,8 +286,10 @@ func (s *site) Members() []readapi.FleetMember {
 		case "eu-4":
 			fm.Forked = true
 		case "us-2":
+			fm.Presence, ago = readapi.PresenceQuiet, 70
 			fm.SameState, fm.DiffersSeconds, fm.Root = false, 12, fleet.DigestOf("test", []byte("other"))
 		case "us-3":
+			fm.Presence = readapi.PresenceDoubted
 			fm.SameState, fm.DiffersSeconds, fm.Doubted, fm.Connected = false, 11520, true, false
 		}
 		out = append(out, fm)

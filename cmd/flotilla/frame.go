@@ -82,19 +82,19 @@ func (p printer) stages(r *readapi.Rollout) {
 		fmt.Fprintln(p.out, strings.TrimRight(line, " "))
 	}
 	fmt.Fprint(p.out, "\n  ")
-	row("STAGE", pad("CLUSTERS", room), [4]string{"DONE", "FAIL", "OFFL", "FOR"})
+	row("STAGE", pad("CLUSTERS", room), [4]string{"DONE", "FAIL", "QUIET", "FOR"})
 	for i := range r.Stages {
 		s := &r.Stages[i]
 		members := membersOf(r, s.Name)
-		offline := 0
+		quiet := 0
 		for _, m := range members {
 			if unheard(m) {
-				offline++
+				quiet++
 			}
 		}
 		fmt.Fprint(p.out, p.mark(s.Phase), " ")
 		row(clip(s.Name, mostStageName), p.bar(members, room), [4]string{
-			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed + s.Degraded), fmt.Sprint(offline), p.took(s, members),
+			fmt.Sprintf("%d/%d", s.Succeeded, s.Clusters), fmt.Sprint(s.Failed + s.Degraded), fmt.Sprint(quiet), p.took(s, members),
 		})
 	}
 }
@@ -162,8 +162,21 @@ func shareOf(m *readapi.Member) int {
 	return 6
 }
 
+// unheard: how it stands now is not known here. That is no failure.
 func unheard(m *readapi.Member) bool {
-	return !m.Self && (m.HeardSeconds == nil || seconds(*m.HeardSeconds) >= unheardAfter)
+	return !m.Self && presenceOf(m.Presence, m.HeardSeconds) != readapi.PresenceHeard
+}
+
+// silence of a member that is unheard, in words.
+func silence(m *readapi.Member) string {
+	words := "not heard since this agent began"
+	if m.HeardSeconds != nil {
+		words = "not heard for " + age(seconds(*m.HeardSeconds))
+	}
+	if m.Presence == readapi.PresenceDoubted {
+		words += ", and lost by members next to it"
+	}
+	return words
 }
 
 // bar of a stage: a character per cluster, or to scale where there are more clusters than room.
@@ -270,12 +283,8 @@ func (p printer) moving(r *readapi.Rollout, most int) {
 func (p printer) movingLine(m *readapi.Member, name int) string {
 	mark, state, why := p.mark(m.State), m.State, whyOf(m)
 	if unheard(m) && m.State != "Failed" && m.State != "Degraded" {
-		mark, state = p.paint(yellow, "?"), "Unheard"
-		if m.HeardSeconds == nil {
-			why = "not heard since this agent began; " + why
-		} else {
-			why = fmt.Sprintf("not heard for %s; %s", age(seconds(*m.HeardSeconds)), why)
-		}
+		mark, state = p.paint(yellow, "?"), presenceOf(m.Presence, m.HeardSeconds)
+		why = silence(m) + "; " + why
 	}
 	front := pad(string(m.Name), name) + "  " + pad(state, longestWhat) + "  "
 	indent := columns(front) + 2

@@ -47,22 +47,27 @@ type getMembers struct {
 }
 
 // States of a member, for --state.
-var memberStates = []string{"true", "unknown", "duplicate", "forked"}
+var memberStates = []string{"true", "unknown", "duplicate", "forked", "heard", "quiet", "doubted", "unheard", "alone"}
 
 func (a *app) getMembersCommand() *cobra.Command {
 	o := getMembers{listing: listing{kind: "members", columns: memberColumns}, known: memberStates, row: memberCells}
-	o.words = func(m readapi.FleetMember) []string { return []string{readyOf(m)} }
+	o.words = func(m readapi.FleetMember) []string {
+		return []string{readyOf(m), presenceOf(m.Presence, m.HeardSeconds)}
+	}
 	c := &cobra.Command{
 		Use:     "members [NAME...]",
 		Aliases: []string{"member", "fm"},
 		Short:   "List the members of the fleet, as one of them hears them",
 		Long: `List the members of the fleet, as the member that your kubeconfig points at hears them.
 
-READY is True for who was heard in the last 15 seconds, and Unknown for who was not: no news is
-not bad news. 'flotilla members' says whether they hold the same as the one that answers.`,
+READY is True for who was heard lately, and Unknown for who was not: no news is not bad news. HEARD
+says when that was, and in a word what is made of it: quiet (nothing for three of its heartbeats, which
+are rarer in a large zone), doubted (members next to it lost it), never (nothing since the agent that
+answers began). 'flotilla members' says whether they hold the same as the one that answers.`,
 		Example: `  flotilla get members
   flotilla get members -l region=eu -o wide
-  flotilla get members --state unknown -w`,
+  flotilla get members --state unknown -w
+  flotilla get members --state doubted`,
 		RunE: func(c *cobra.Command, names []string) error {
 			o.names = names
 			return a.runGetMembers(c.Context(), o)
@@ -210,13 +215,21 @@ func memberCells(m readapi.FleetMember) []cell {
 
 func heardCell(m readapi.FleetMember) cell {
 	if m.Self {
-		return numbered(heardOf(m), 0)
+		return numbered(heardWords(m.Presence, m.HeardSeconds, true), 0)
 	}
-	return cell{text: heardOf(m), by: m.HeardSeconds}
+	return cell{text: heardWords(m.Presence, m.HeardSeconds, false), by: m.HeardSeconds}
 }
 
-// unheardAfter so long a member is not known to be there: three heartbeats.
-const unheardAfter = 15 * time.Second
+// presenceOf a member, as the member that answers judges it. An agent that says none only knows whom it heard.
+func presenceOf(said string, ago *float64) string {
+	switch {
+	case said != "":
+		return said
+	case ago == nil:
+		return readapi.PresenceUnheard
+	}
+	return readapi.PresenceHeard
+}
 
 func readyOf(m readapi.FleetMember) string {
 	switch {
@@ -224,24 +237,28 @@ func readyOf(m readapi.FleetMember) string {
 		return "Forked"
 	case m.Duplicate:
 		return "Duplicate"
-	case m.Self, m.HeardSeconds != nil && seconds(*m.HeardSeconds) < unheardAfter:
+	case m.Self, presenceOf(m.Presence, m.HeardSeconds) == readapi.PresenceHeard:
 		return "True"
 	}
 	return "Unknown"
 }
 
-func heardOf(m readapi.FleetMember) string {
-	if m.Self {
+// heardWords for a cell: when, and what is made of it where that says more.
+func heardWords(presence string, ago *float64, self bool) string {
+	when := "never"
+	switch {
+	case self && presence == readapi.PresenceAlone:
+		return "self, alone"
+	case self:
 		return "self"
+	case ago != nil:
+		when = age(seconds(*ago)) + " ago"
 	}
-	return heardAgo(m.HeardSeconds)
-}
-
-func heardAgo(ago *float64) string {
-	if ago == nil {
-		return "never"
+	switch presence {
+	case readapi.PresenceQuiet, readapi.PresenceDoubted:
+		return strings.ToLower(presence) + ", " + when
 	}
-	return age(seconds(*ago)) + " ago"
+	return when
 }
 
 func labelsOf(set map[string]string) string {

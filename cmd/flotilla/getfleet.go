@@ -34,7 +34,7 @@ type getParts struct {
 
 var (
 	stagePhases   = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed"}
-	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "removed", "unheard"}
+	clusterStates = []string{"pending", "waiting", "progressing", "soaking", "complete", "failed", "degraded", "ineligible", "removed", "unheard", "quiet", "doubted"}
 )
 
 func (a *app) getStagesCommand() *cobra.Command {
@@ -66,8 +66,9 @@ func (a *app) getClustersCommand() *cobra.Command {
 		Short:   "List the clusters of rollouts, by stage and rank",
 		Long: `List the clusters of rollouts, by stage and rank: how far each has come, and why it is not further.
 
-A cluster that has not started is Pending; --state waiting is the same. One that was not heard in the
-last 15 seconds is marked with a question mark, whatever its state: that is how it stood then.`,
+A cluster that has not started is Pending; --state waiting is the same. One that was not heard
+lately is marked with a question mark, whatever its state: that is how it stood then. BECAUSE says
+whether it is quiet (no news), doubted (members next to it lost it) or unheard (since the agent began).`,
 		Example: `  flotilla get clusters web -n apps
   flotilla get clusters web --state failed,unheard
   flotilla get clusters web --stage eu -l tier=edge -o wide
@@ -330,20 +331,23 @@ func (a *app) clusterRows(o *getParts, r *readapi.Rollout) []row {
 		if n := len(m.Facts); n > 0 && !m.Facts[n-1].Time.IsZero() {
 			since = numbered(a.ago(m.Facts[n-1].Time), a.now().Sub(m.Facts[n-1].Time).Seconds())
 		}
-		heard := cell{text: heardAgo(m.HeardSeconds), by: m.HeardSeconds}
+		heard := cell{text: heardWords("", m.HeardSeconds, m.Self), by: m.HeardSeconds}
 		if m.Self {
-			heard = numbered("self", 0)
+			heard = numbered(heard.text, 0)
 		}
-		why := whyOf(m)
+		why := without(m.Stage, whyOf(m))
 		if m.State == "Complete" {
 			why = ""
+		}
+		if unheard(m) {
+			why = strings.TrimSuffix(strings.ToLower(presenceOf(m.Presence, m.HeardSeconds))+"; "+why, "; ")
 		}
 		out = append(out, row{
 			id: r.Namespace + "/" + r.Name + "/" + string(m.Name), name: "cluster/" + string(m.Name),
 			object: clusterOfRollout{r.Namespace, r.Name, *m},
 			cells: slices.Concat(o.prefix(r), text(string(m.Name), m.Stage), []cell{
 				numbered(fmt.Sprint(m.Rank), float64(m.Rank)), stateCell(m.State, unheard(m)),
-			}, text(shortOrDash(m.Installed), shortOrDash(m.Accepted)), []cell{heard, since}, text(without(m.Stage, why))),
+			}, text(shortOrDash(m.Installed), shortOrDash(m.Accepted)), []cell{heard, since}, text(why)),
 		})
 	}
 	return out
@@ -358,7 +362,7 @@ func clusterStatesOf(m *readapi.Member) []string {
 		out = append(out, "waiting")
 	}
 	if unheard(m) {
-		out = append(out, "unheard")
+		out = append(out, "unheard", presenceOf(m.Presence, m.HeardSeconds))
 	}
 	return out
 }

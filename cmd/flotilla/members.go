@@ -11,7 +11,7 @@ import (
 )
 
 // States of what a member holds, for --state.
-var holdStates = []string{"same", "differs", "unknown", "doubted", "duplicate", "forked"}
+var holdStates = []string{"same", "differs", "unknown", "quiet", "doubted", "alone", "duplicate", "forked"}
 
 // holdColumns of the table.
 var holdColumns = []column{
@@ -31,8 +31,9 @@ kubeconfig points at, as that one hears them.
 
 AGE is the time since it was heard last. STATE is "same" where it holds the same records, or since
 when it differs: some seconds while news travel. ROOT names all that it holds: equal roots, equal
-records. In words stand: doubted (members next to it lost it), duplicate (two live agents use its key)
-and forked (its key signed two things at once; what it says counts for nothing).`,
+records. In words stand: quiet (nothing for three of its heartbeats: no news), doubted (members next to
+it lost it), alone (the member that answers hears nobody), duplicate (two live agents use its key) and
+forked (its key signed two things at once; what it says counts for nothing).`,
 		Example: `  flotilla members
   flotilla members --state differs,forked,duplicate
   flotilla members -l region=eu -w`,
@@ -64,7 +65,7 @@ func holdCells(m readapi.FleetMember) []cell {
 		state.text = strings.Replace(state.text, "differs", "differs "+age(seconds(m.DiffersSeconds)), 1)
 	}
 	heard := heardCell(m)
-	heard.text = strings.TrimSuffix(heard.text, " ago")
+	heard.text = strings.TrimSuffix(heardWords("", m.HeardSeconds, m.Self), " ago")
 	out := append(text(string(m.Name), m.Zone), heard, cell{text: yes(m.Anchor)}, state)
 	return append(out, text(root, yes(m.Connected || m.Self), orDash(m.KubernetesVersion), orDash(m.AgentVersion), string(m.ID))...)
 }
@@ -83,7 +84,10 @@ func holdWords(m readapi.FleetMember) []string {
 	for _, flag := range []struct {
 		is   bool
 		word string
-	}{{m.Doubted, "doubted"}, {m.Duplicate, "duplicate"}, {m.Forked, "forked"}} {
+	}{
+		{m.Presence == readapi.PresenceQuiet, "quiet"}, {m.Doubted, "doubted"}, {m.Presence == readapi.PresenceAlone, "alone"},
+		{m.Duplicate, "duplicate"}, {m.Forked, "forked"},
+	} {
 		if flag.is {
 			out = append(out, flag.word)
 		}

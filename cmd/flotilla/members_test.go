@@ -52,3 +52,49 @@ func TestHearsayIsMarked(t *testing.T) {
 		t.Errorf("the row is %s", line)
 	}
 }
+
+// TestPresenceInWords: what is shown goes by what the agent makes of a silence, whose pace it knows, and not by how long
+// that is; and no silence is a failure.
+func TestPresenceInWords(t *testing.T) {
+	second, hour := 1.0, 3600.0
+	for name, c := range map[string]struct {
+		presence     string
+		ago          *float64
+		self         bool
+		ready, heard string
+		mark, words  string
+	}{
+		"heard":                {presence: readapi.PresenceHeard, ago: &second, ready: "True", heard: "1s ago"},
+		"heard, in its time":   {presence: readapi.PresenceHeard, ago: &hour, ready: "True", heard: "60m ago"},
+		"quiet":                {presence: readapi.PresenceQuiet, ago: &hour, ready: "Unknown", heard: "quiet, 60m ago", mark: "?", words: "not heard for 60m"},
+		"quiet, soon":          {presence: readapi.PresenceQuiet, ago: &second, ready: "Unknown", heard: "quiet, 1s ago", mark: "?", words: "not heard for 1s"},
+		"lost by others":       {presence: readapi.PresenceDoubted, ago: &second, ready: "Unknown", heard: "doubted, 1s ago", mark: "?", words: "not heard for 1s, and lost by members next to it"},
+		"never":                {presence: readapi.PresenceUnheard, ready: "Unknown", heard: "never", mark: "?", words: "not heard since this agent began"},
+		"itself":               {presence: readapi.PresenceHeard, self: true, ready: "True", heard: "self"},
+		"itself, alone":        {presence: readapi.PresenceAlone, self: true, ready: "True", heard: "self, alone"},
+		"said by no agent":     {ago: &hour, ready: "True", heard: "60m ago"},
+		"not said, not heard":  {ready: "Unknown", heard: "never", mark: "?", words: "not heard since this agent began"},
+		"a word of the future": {presence: "Ringing", ago: &second, ready: "Unknown", heard: "1s ago", mark: "?", words: "not heard for 1s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fm := readapi.FleetMember{Presence: c.presence, HeardSeconds: c.ago, Self: c.self}
+			if got := readyOf(fm); got != c.ready {
+				t.Errorf("READY is %s", got)
+			}
+			if got := heardCell(fm).text; got != c.heard {
+				t.Errorf("HEARD is %q", got)
+			}
+			m := &readapi.Member{State: "Pending", Presence: c.presence, HeardSeconds: c.ago, Self: c.self}
+			if mark := strings.TrimSpace(strings.TrimSuffix(stateCell(m.State, unheard(m)).text, m.State)); mark != c.mark {
+				t.Errorf("marked %q", mark)
+			}
+			if unheard(m) && silence(m) != c.words {
+				t.Errorf("in words: %s", silence(m))
+			}
+			line := printer{app: &app{}, width: 200}.movingLine(m, 4)
+			if strings.Contains(line, "Failed") || strings.Contains(line, "✗") {
+				t.Errorf("a silence is called a failure: %s", line)
+			}
+		})
+	}
+}

@@ -183,6 +183,9 @@ func (a *app) memberBranch(v *treeView, m *readapi.Member, o tree) branch {
 	if m.Installed != "" {
 		out.line += "  runs " + m.Installed.Short()
 	}
+	if unheard(m) {
+		out.line += "  " + silence(m)
+	}
 	if why := whyOf(m); m.State != "Complete" && why != "" {
 		out.line += "  " + plain(without(m.Stage, why))
 	}

@@ -19,11 +19,13 @@ type carries struct {
 	zone    string
 	present bool
 	asked   map[string]bool
+	// stood are the zones for which this member stands in: see directory.standsIn.
+	stood map[string]bool
 }
 
 func (c carries) share(s lattice.Share) bool {
 	switch {
-	case c.everything, s.Scope == fleet.ScopeFleet, c.present && s.Zone == c.zone:
+	case c.everything, s.Scope == fleet.ScopeFleet, c.present && s.Zone == c.zone, c.stood[s.Zone]:
 		return true
 	}
 	return s.Scope == fleet.ScopeMilestones && c.asked[s.Zone]
@@ -35,18 +37,20 @@ func (c carries) shares() []lattice.Share {
 		return nil
 	}
 	shares := []lattice.Share{{Scope: fleet.ScopeFleet}}
-	zones := maps.Clone(c.asked)
-	if zones == nil {
-		zones = map[string]bool{}
+	whole := maps.Clone(c.stood)
+	if whole == nil {
+		whole = map[string]bool{}
 	}
 	if c.present {
-		zones[c.zone] = true
+		whole[c.zone] = true
 	}
+	zones := maps.Clone(whole)
+	maps.Copy(zones, c.asked)
 	for _, zone := range slices.Sorted(maps.Keys(zones)) {
 		shares = append(shares, lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone})
 	}
-	if c.present {
-		shares = append(shares, lattice.Share{Scope: fleet.ScopeDetail, Zone: c.zone})
+	for _, zone := range slices.Sorted(maps.Keys(whole)) {
+		shares = append(shares, lattice.Share{Scope: fleet.ScopeDetail, Zone: zone})
 	}
 	return shares
 }
@@ -57,7 +61,7 @@ func (n *Node) divide(set *lattice.Set) (begun []lattice.Share) {
 	roster, before := n.roster(), n.carries
 	self, present := roster.Member(n.id)
 	n.carries = carries{
-		everything: len(roster.Members()) <= n.cfg.Flat, zone: self.Zone, present: present, asked: n.asked,
+		everything: len(roster.Members()) <= n.cfg.Flat, zone: self.Zone, present: present, asked: n.asked, stood: n.stood,
 	}
 	by := lattice.Division{
 		ZoneOf: func(writer fleet.MemberID) (string, bool) {
@@ -80,33 +84,49 @@ func (n *Node) divide(set *lattice.Set) (begun []lattice.Share) {
 
 // Carry asks for the milestones of these zones, beside those of the own zone, in place of what was asked for
 // before: a gate counts what the members of another zone say. What is newly carried is reconciled at once with
-// somebody who carries it. In a fleet that carries everything it changes nothing.
-func (n *Node) Carry(zones []string) {
-	asked := map[string]bool{}
+// somebody who carries it, and some who do are dialled. In a fleet that carries everything it changes nothing.
+func (n *Node) Carry(zones []string) { n.carry(&n.asked, zones) }
+
+// carry puts zones in the place of those of one reason to carry them: what was asked for, or what is stood in for.
+func (n *Node) carry(reason *map[string]bool, zones []string) {
+	now := make(map[string]bool, len(zones))
 	for _, zone := range zones {
-		asked[zone] = true
+		now[zone] = true
 	}
 	n.commitMu.Lock()
 	n.setMu.Lock()
-	if maps.Equal(asked, n.asked) {
+	if maps.Equal(now, *reason) {
 		n.setMu.Unlock()
 		n.commitMu.Unlock()
 		return
 	}
-	n.asked = asked
+	*reason = now
 	var begun []lattice.Share
 	if n.carries.everything {
-		n.carries.asked = asked
+		n.carries.asked, n.carries.stood = n.asked, n.stood
 	} else {
 		begun = n.divide(n.set)
 	}
 	n.setMu.Unlock()
 	n.commitMu.Unlock()
 	n.told.wantMore(begun)
+	n.carriedAnew.Add(1)
 	if w := n.running.Load(); w != nil {
 		wake(w.topicsNow)
 		wake(w.sharesNow)
+		wake(w.dialNow)
 	}
+}
+
+// zonesAsked are the other zones of the last Carry, in order; nothing where everything is carried, which whoever is
+// dialled anyway does, too.
+func (n *Node) zonesAsked() []string {
+	n.setMu.RLock()
+	defer n.setMu.RUnlock()
+	if n.carries.everything {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(n.asked))
 }
 
 // carriesRecord says whether a record of a member is in a share that this one carries.

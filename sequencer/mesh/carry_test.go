@@ -143,6 +143,60 @@ func TestCarryFetchesAtOnce(t *testing.T) {
 	}
 }
 
+// TestZoneWithoutAnchors: its members only dial out, so they meet at anchors of another zone. Those that stand in for it
+// carry what they say from one to the other, and no other does; a zone that has anchors of its own needs nobody.
+func TestZoneWithoutAnchors(t *testing.T) {
+	const anchors, all = 4, 7
+	for name, noGossip := range map[string]bool{"with gossip": false, "by reconciliation only": true} {
+		t.Run(name, func(t *testing.T) {
+			w := meshtest.New(t, all, func(c *mesh.Config) {
+				c.Flat, c.NoGossip, c.SyncEvery = 1, noGossip, 200*time.Millisecond
+				for i := anchors; i < all; i++ {
+					if slices.Equal(c.Key, meshtest.Key(i)) {
+						c.Listen = nil
+					}
+				}
+			})
+			roster := slices.Clone(w.Roster())
+			for i := range roster {
+				roster[i].Zone = map[bool]string{true: "inner", false: "outer"}[i < anchors]
+			}
+			for i := range roster {
+				w.Node(i).SetRoster(roster)
+			}
+			said := map[string][]fleet.Record{}
+			for i := range roster {
+				said[roster[i].Zone] = append(said[roster[i].Zone], say(t, w.Node(i), "k", fmt.Sprint(i)), fact(t, w.Node(i), 1))
+			}
+			standing := func() (n int) {
+				for i := range anchors {
+					if hearsAll(w.Node(i), said["outer"]) {
+						n++
+					}
+				}
+				return n
+			}
+			for i := range all {
+				meshtest.Await(t, fmt.Sprint("what the zone of member ", i, " says"), func() bool { return hearsAll(w.Node(i), said[roster[i].Zone]) })
+			}
+			meshtest.Await(t, "three that stand in", func() bool { return standing() == 3 })
+			meshtest.Await(t, "heartbeats from one end to the other", func() bool {
+				return slices.ContainsFunc(w.Node(anchors).Peers(), func(p mesh.PeerState) bool {
+					return p.Member.ID == w.Member(all-1).ID && p.Presence == mesh.Heard
+				})
+			})
+			for i := range all {
+				if i >= anchors && hearsAny(w.Node(i), said["inner"]) {
+					t.Errorf("member %d holds detail of the other zone", i)
+				}
+			}
+			if n := standing(); n != 3 {
+				t.Errorf("%d stand in", n)
+			}
+		})
+	}
+}
+
 // TestUncarriedShareLeaves: at the second sweep, the set and the disk; what the member said itself stays, and so does what
 // is asked for again in between.
 func TestUncarriedShareLeaves(t *testing.T) {
@@ -227,4 +281,8 @@ func TestFewTopics(t *testing.T) {
 	meshtest.Await(t, "five topics", func() bool { return records(z.Node(0)) == 5 })
 	z.Node(0).Carry(nil)
 	meshtest.Await(t, "three topics again", func() bool { return records(z.Node(0)) == 3 })
+	for i := range zones {
+		meshtest.Await(t, "the heartbeats of all zones", func() bool { return w.Node(i).HeartbeatTopics() == len(zones) })
+		meshtest.Await(t, "the heartbeats of the own zone", func() bool { return z.Node(i).HeartbeatTopics() == 1 })
+	}
 }

@@ -43,7 +43,7 @@ type Config struct {
 	// Peers are multiaddrs of members to dial beside those of the roster, each ending in /p2p/<ID>; /dns4,
 	// /dns6 and /dnsaddr are resolved at every attempt. Whoever answers there must be on the roster.
 	Peers []string
-	// Announce are multiaddrs at which this member can be reached, told to its zone in a register of its own.
+	// Announce are multiaddrs at which this member can be reached, told to the fleet in a register of its own.
 	// For where the roster gives none; at most 8.
 	Announce []string
 	// Resolver of names in addresses; nil asks whom this machine asks.

@@ -100,10 +100,10 @@ type dialler struct {
 	// directory of the roster; nil where it is out of date. plan is made from it.
 	directory *directory
 	plan      []slot
-	// toldOf and planned are what the plan was made of, and when.
-	toldOf, round uint64
-	planned       time.Time
-	savedAt       time.Time
+	// toldOf, carriedOf, round and planned are what the plan was made of, and when.
+	toldOf, carriedOf, round uint64
+	planned                  time.Time
+	savedAt                  time.Time
 }
 
 // start dials who is due, and gives the time until somebody else is.
@@ -145,21 +145,32 @@ func (d *dialler) start(ctx context.Context) time.Duration {
 	return wait
 }
 
-// replan where the roster, what is announced, or the round is another. Members that announce in turn make it no
-// busier than DialMin.
+// replan where the roster, what is announced or carried, or the round is another. Members that announce in turn make it
+// no busier than DialMin. Which zones this member stands in for follows from the same directory.
 func (d *dialler) replan() {
-	now, told := time.Now(), d.book.told.Load()
+	now, told, carriedAnew := time.Now(), d.book.told.Load(), d.carriedAnew.Load()
 	// Not everyone's at the same moment.
 	round := (uint64(now.Unix()) + markOf(string(d.id))%roamEvery) / roamEvery
-	if d.directory != nil && round == d.round && (told == d.toldOf || now.Sub(d.planned) < d.cfg.DialMin) {
+	if d.directory != nil && round == d.round && carriedAnew == d.carriedOf && (told == d.toldOf || now.Sub(d.planned) < d.cfg.DialMin) {
 		return
 	}
 	if d.directory == nil || told != d.toldOf {
 		d.directory = newDirectory(d.roster().Members(), d.reachable)
+		d.standIn()
 	}
 	pinned := slices.Sorted(maps.Keys(d.book.pinned))
-	d.plan = plan(surroundings{self: d.id, directory: d.directory, pinned: pinned, round: round})
-	d.toldOf, d.round, d.planned = told, round, now
+	d.plan = plan(surroundings{self: d.id, directory: d.directory, pinned: pinned, carried: d.zonesAsked(), round: round})
+	d.toldOf, d.carriedOf, d.round, d.planned = told, carriedAnew, round, now
+}
+
+// standIn for zones without anchors: their members meet here, and what they say to each other is carried from
+// one to the other. Where everybody carries everything it is anyway.
+func (d *dialler) standIn() {
+	var zones []string
+	if len(d.directory.zoneOf) > d.cfg.Flat {
+		zones = d.directory.standsIn(d.id)
+	}
+	d.carry(&d.stood, zones)
 }
 
 // stands says how this member stands with another one.

@@ -102,12 +102,21 @@ func (n *Node) Sweep() { n.sweep() }
 func (n *Node) Decode(bodies func(*fleet.Record) error) { n.bodies = bodies }
 
 // RecordTopics is how many topics of records are joined.
-func (n *Node) RecordTopics() (count int) {
+func (n *Node) RecordTopics() int {
+	return n.topicsWhere(func(name string) bool { return strings.HasPrefix(name, topicBase(n.cfg.Fleet)+"/records/") })
+}
+
+// HeartbeatTopics is how many topics of heartbeats are joined.
+func (n *Node) HeartbeatTopics() int {
+	return n.topicsWhere(func(name string) bool { return strings.HasSuffix(name, "/heartbeats") })
+}
+
+func (n *Node) topicsWhere(is func(string) bool) (count int) {
 	w := n.running.Load()
 	w.topics.mu.Lock()
 	defer w.topics.mu.Unlock()
 	for name := range w.topics.joined {
-		if strings.HasPrefix(name, topicBase(n.cfg.Fleet)+"/records/") {
+		if is(name) {
 			count++
 		}
 	}
@@ -126,7 +135,7 @@ func AddressesAnnounced(t testing.TB, n *Node, key ed25519.PrivateKey, body []by
 	t.Helper()
 	w := n.running.Load()
 	id := fleet.MemberIDOf(key.Public().(ed25519.PublicKey))
-	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindRegister, Key: reachKey, Body: body}
+	r := fleet.Record{Fleet: n.cfg.Fleet, Epoch: 1, Seq: 1, Kind: fleet.KindReach, Key: reachKey, Body: body}
 	if err := r.Sign(key); err != nil {
 		t.Fatal(err)
 	}

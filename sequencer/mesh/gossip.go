@@ -113,11 +113,15 @@ func (w *wire) followTopics(ctx context.Context) {
 	}
 }
 
-// topicsWanted are those of what is carried, and the heartbeats of every zone, each with how to follow it.
+// topicsWanted are those of what is carried, and the heartbeats of the zones that this member hears, each with how to
+// follow it.
 func (w *wire) topicsWanted() map[string]listener {
 	wanted := map[string]listener{}
-	for _, member := range w.roster().Members() {
-		wanted[heartbeatsTopic(w.cfg.Fleet, member.Zone)] = listener{w.validateHeartbeat, w.heardSign}
+	audience := w.audience()
+	for zone := range audience.zones {
+		if audience.hears(zone) {
+			wanted[heartbeatsTopic(w.cfg.Fleet, zone)] = listener{w.validateHeartbeat, w.heardSign}
+		}
 	}
 	if w.cfg.NoGossip {
 		return wanted

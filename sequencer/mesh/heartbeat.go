@@ -21,6 +21,8 @@ type audience struct {
 	flat    bool
 	own     string
 	zones   map[string]int
+	// stood are the zones for which this member stands in, and passes on what they say.
+	stood map[string]bool
 }
 
 func (n *Node) audience() audience {
@@ -33,15 +35,22 @@ func (n *Node) audience() audience {
 		}
 	}
 	a.flat = a.members <= n.cfg.Flat
+	n.setMu.RLock()
+	a.stood = n.stood
+	n.setMu.RUnlock()
 	return a
 }
+
+// hears says whether the heartbeats of a zone come here. Those of all zones would cost a member as much as the fleet has
+// zones.
+func (a audience) hears(zone string) bool { return a.flat || zone == a.own || a.stood[zone] }
 
 // interval of the heartbeats of a zone's members; 0 if they do not come here.
 func (a audience) interval(p pace, zone string) time.Duration {
 	switch {
 	case a.flat:
 		return p.interval(a.members)
-	case zone == a.own:
+	case a.hears(zone):
 		return p.interval(a.zones[zone])
 	}
 	return 0

@@ -52,13 +52,15 @@ type Node struct {
 	uncarried map[lattice.Share]bool
 	// doubled: somebody else writes with this key, now.
 	doubled atomic.Bool
-	// setMu guards set, asked and carries. Under its read lock the set's fingerprints are settled, so that
+	// setMu guards set, asked, stood and carries. Under its read lock the set's fingerprints are settled, so that
 	// reading does not write.
 	setMu sync.RWMutex
 	set   *lattice.Set
-	// asked are the zones of the last Carry; carries says what this member carries by them and the roster.
-	asked   map[string]bool
-	carries carries
+	// asked are the zones of the last Carry, stood those for which this member stands in; carries says what this
+	// member carries by them and the roster. carriedAnew goes up when either is another.
+	asked, stood map[string]bool
+	carries      carries
+	carriedAnew  atomic.Uint64
 
 	// blobsMu guards unnamed, the blobs that the last sweep found no seal to name.
 	blobsMu sync.Mutex

@@ -25,7 +25,8 @@ const (
 	dialEveryone = 32
 	// nearWanted are the connections a member dials in its own zone, and one that roams.
 	nearWanted = 5
-	// anchorsLeast per zone: where fewer are up, as many anchors of other zones stand in.
+	// anchorsLeast per zone: where fewer are up, as many anchors of other zones stand in. Where there are none at
+	// all, those carry what the zone says.
 	anchorsLeast = 3
 	// farLinks into a zone from the other zones' anchors, on average: so many that stand, and as many that roam.
 	farLinks = 8
@@ -142,6 +143,36 @@ func (d *directory) standIns(zone string) []fleet.MemberID {
 		d.ins[zone] = ids
 	}
 	return ids
+}
+
+// standsIn gives the zones of whose stand-ins a member is one, and which have no anchors of their own: it carries what
+// they say, or those who meet at it would not hear each other. Most members see soon that others come before them.
+func (d *directory) standsIn(self fleet.MemberID) (zones []string) {
+	at := slices.IndexFunc(d.all, func(a anchor) bool { return a.id == self })
+	if at < 0 {
+		return nil
+	}
+	for _, zone := range d.zones {
+		if zone != d.zoneOf[self] && len(d.anchors[zone]) == 0 && d.standsInFor(zone, d.all[at]) {
+			zones = append(zones, zone)
+		}
+	}
+	return zones
+}
+
+func (d *directory) standsInFor(zone string, self anchor) bool {
+	mark, before := markOf("zone "+zone), 0
+	mine := weigh(mark, self.mark, 0)
+	for _, a := range d.all {
+		w := weigh(mark, a.mark, 0)
+		if w > mine || w == mine && a.id >= self.id || d.zoneOf[a.id] == zone {
+			continue
+		}
+		if before++; before == anchorsLeast {
+			return false
+		}
+	}
+	return true
 }
 
 // order of a zone's anchors for a mark: its own, and behind them those that stand in.

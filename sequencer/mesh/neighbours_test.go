@@ -285,6 +285,75 @@ func TestFewAnchorsStandIn(t *testing.T) {
 	}
 }
 
+// TestStandInsKnow that they are: each zone without anchors has as many that carry what it says as are dialled for
+// it, the very same ones, and no other zone has any.
+func TestStandInsKnow(t *testing.T) {
+	for _, shape := range []string{"forty zones", "one huge and very small"} {
+		for _, outbound := range []int{0, 80, 95, 100} {
+			f := newTerrain(shape, 1000, outbound, 6)
+			for i := range f.members {
+				f.outbound[f.members[i].ID] = f.outbound[f.members[i].ID] || f.members[i].Zone == "zone-07"
+			}
+			d := f.directory()
+			stand := map[string][]fleet.MemberID{}
+			for i := range f.members {
+				for _, zone := range d.standsIn(f.members[i].ID) {
+					stand[zone] = append(stand[zone], f.members[i].ID)
+				}
+			}
+			for _, zone := range d.zones {
+				var want []fleet.MemberID
+				if len(d.anchors[zone]) == 0 {
+					want = slices.Sorted(slices.Values(d.standIns(zone)))
+				}
+				if got := slices.Sorted(slices.Values(stand[zone])); !slices.Equal(got, want) {
+					t.Errorf("%s, %d outbound only: %v stand in for %s, want %v", shape, outbound, got, zone, want)
+				}
+			}
+		}
+	}
+}
+
+// TestPlanFollowsCarry: who asks for zones is woken to dial into them, and again when it asks for none.
+func TestPlanFollowsCarry(t *testing.T) {
+	f := newTerrain("forty zones", 1200, 0, 12)
+	f.members[0].ID = idOf(0)
+	roster := members{}
+	for i := range f.members {
+		f.members[i].Addresses = []string{"/ip4/192.0.2.1/tcp/4001"}
+		roster[f.members[i].ID] = f.members[i]
+	}
+	n := nodeOf(t, 0, roster)
+	w := &wire{Node: n, dialNow: make(chan struct{}, 1), topicsNow: make(chan struct{}, 1), sharesNow: make(chan struct{}, 1)}
+	n.running.Store(w)
+	d := &dialler{wire: w}
+	d.replan()
+	alone := len(d.plan)
+	for _, c := range []struct{ zones, want int }{{1, 1}, {3, 3}, {0, 0}} {
+		zones := d.directory.zones[10 : 10+c.zones]
+		n.Carry(zones)
+		select {
+		case <-w.dialNow:
+		default:
+			t.Fatalf("nobody dials for %v", zones)
+		}
+		d.replan()
+		if got := len(d.plan) - alone; got != c.want {
+			t.Fatalf("%d connections more for %v", got, zones)
+		}
+		for i, s := range d.plan[alone:] {
+			if s.want != 2 || len(s.order) < 2 {
+				t.Fatalf("slot %d for %v: %d of %v", i, zones, s.want, s.order)
+			}
+			for _, id := range s.order[:2] {
+				if !slices.Contains(zones, d.directory.zoneOf[id]) {
+					t.Errorf("%s of %s is dialled for %v", id, d.directory.zoneOf[id], zones)
+				}
+			}
+		}
+	}
+}
+
 // TestFewAnchorsOfMany have room for everyone: half of what they take, or all of it where a zone has but two.
 func TestFewAnchorsOfMany(t *testing.T) {
 	for _, zones := range []int{1, 10} {

@@ -31,7 +31,8 @@ import (
 const (
 	// metaPeers is where the store keeps what was reached last.
 	metaPeers = "mesh.peers"
-	// reachKey is the register in which a member announces its addresses.
+	// reachKey is the one key of the register in which a member announces its addresses. Every zone carries it: an
+	// anchor is dialled from others, too.
 	reachKey = "reach"
 
 	// maxAnnounced addresses of one member, and the bytes of one. The roster has the same bounds.
@@ -190,7 +191,7 @@ func (n *Node) reachable(m *fleet.Member) bool {
 // announced are the addresses that a member's own register gives.
 func (n *Node) announced(id fleet.MemberID) []string {
 	n.setMu.RLock()
-	r, ok := n.set.Get(id, fleet.KindRegister, reachKey)
+	r, ok := n.set.Get(id, fleet.KindReach, reachKey)
 	n.setMu.RUnlock()
 	if !ok {
 		return nil
@@ -209,7 +210,7 @@ func (n *Node) announce() {
 	}
 	body, err := json.Marshal(announcement{Addresses: append([]string{}, n.cfg.Announce...)})
 	if err == nil {
-		_, err = n.Publish(fleet.KindRegister, reachKey, body)
+		_, err = n.Publish(fleet.KindReach, reachKey, body)
 	}
 	if err != nil && fleet.KindOf(err) != fleet.Refused { // not on the roster yet: it is said when the roster changes
 		n.cfg.Log.Error(err, "addresses not announced")
@@ -219,7 +220,7 @@ func (n *Node) announce() {
 // heardOf tells the dialler that members announced other addresses.
 func (n *Node) heardOf(records []fleet.Record) {
 	isReach := func(r fleet.Record) bool {
-		return r.Kind == fleet.KindRegister && r.Key == reachKey && r.Writer != n.id
+		return r.Kind == fleet.KindReach && r.Key == reachKey && r.Writer != n.id
 	}
 	if slices.ContainsFunc(records, isReach) {
 		n.book.told.Add(1)

@@ -273,6 +273,24 @@ func TestAnnounced(t *testing.T) {
 	meshtest.Await(t, "each other without the anchor", func() bool { return meshtest.Connected(w.Node(1), w.Member(2).ID) })
 }
 
+// TestAnnouncedAcrossZones: each member is alone in its zone, and learns from the anchor where the other is.
+func TestAnnouncedAcrossZones(t *testing.T) {
+	ports := []string{freePort(t), freePort(t)}
+	w := meshtest.Linked(t, 3, func(i int) []int { return []int{0}[:min(i, 1)] }, func(c *mesh.Config) {
+		c.Flat = 1
+		for i := 1; i < 3; i++ {
+			if slices.Equal(c.Key, meshtest.Key(i)) {
+				c.Listen = []string{"/ip4/127.0.0.1/tcp/" + ports[i-1]}
+				c.Announce = c.Listen
+			}
+		}
+	})
+	setZones(w, 1, []string{"eu", "us", "ap"})
+	meshtest.Await(t, "each other", func() bool {
+		return meshtest.Connected(w.Node(1), w.Member(2).ID) && meshtest.Connected(w.Node(2), w.Member(1).ID)
+	})
+}
+
 // TestHostileAnnouncements: what a member says of its addresses makes nobody dial this machine, or a thousand
 // places, or another member.
 func TestHostileAnnouncements(t *testing.T) {

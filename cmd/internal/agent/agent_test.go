@@ -416,7 +416,22 @@ func TestUntargetedMemberIsLeftAlone(t *testing.T) {
 	if got := nyc.last.Phase(); got != PhaseNotTargeted {
 		t.Errorf("nyc is %s", got)
 	}
+	// It says once that it has no part any more, and neither renews that nor follows the releases of others.
+	left, ok := nyc.Ledger.Status(nyc.member.ID, w.name)
+	if !ok || left.Phase != PhaseNotTargeted {
+		t.Errorf("nyc said %+v, %v", left, ok)
+	}
+	w.git.Commit("main", files("3"))
+	w.now += renewAfter
+	w.turns(3 * time.Minute)
+	w.want("ams=3 fra=3 par=3 nyc=1")
+	if again, _ := nyc.Ledger.Status(nyc.member.ID, w.name); again != left {
+		t.Errorf("nyc said again %+v", again)
+	}
+	if renewed, _ := w.site("ams").Ledger.Status(w.site("ams").member.ID, w.name); renewed.Time <= left.Time {
+		t.Error("ams did not renew what it said")
+	}
 	nyc.cluster.Remove(delivery.ObjectID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "shop", Name: "web"})
 	w.turns(5 * time.Second)
-	w.want("ams=2 fra=2 par=2 nyc=")
+	w.want("ams=3 fra=3 par=3 nyc=")
 }

@@ -40,6 +40,11 @@ const (
 	EventSourceRecovered = "SourceRecovered" // it can be again
 	EventRenderFailed    = "RenderFailed"    // the payload does not build
 	EventApplyFailed     = "ApplyFailed"     // the cluster does not take it
+
+	// Of a FleetMember.
+	EventForked         = "Forked"         // a proof is held that its key signed two things in one position
+	EventDuplicate      = "Duplicate"      // two live agents use its key
+	EventDuplicateEnded = "DuplicateEnded" // only one of them is heard now
 )
 
 // AnnotationRevision on an event is the revision that it is about.

@@ -22,9 +22,8 @@ import (
 const (
 	// keepEvery so often zones and rollups are looked at: a rollup is written at most so often.
 	keepEvery = 5 * time.Second
-	// retireEvery so often it is asked whether a floor pays, and sweepEvery whether the index holds more than the mesh.
+	// retireEvery so often it is asked whether a floor pays.
 	retireEvery = time.Minute
-	sweepEvery  = time.Hour
 )
 
 // Keeper keeps this member's part of the fleet's state small, and what it carries of the other zones' sufficient. It
@@ -42,8 +41,6 @@ type Keeper struct {
 	Carry func(zones []string)
 	// Root of a zone's milestones, for rollups; nil: they have none.
 	Root func(zone string) fleet.Digest
-	// Held says whether the mesh holds what lies under a record's writer, kind and key; nil: it is not asked.
-	Held func(*fleet.Record) bool
 	// Settled is closed when this member has heard the others out: a floor covers what it said and does not know of any
 	// more. Nil does not wait.
 	Settled <-chan struct{}
@@ -70,9 +67,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 		err := k.reportZone(ctx)
 		if n%retireEvery == 0 {
 			err = errors.Join(err, k.retire(ctx))
-		}
-		if n%sweepEvery == 0 && n > 0 && k.Held != nil {
-			k.Ledger.Sweep(k.Held)
 		}
 		if err != nil && ctx.Err() == nil {
 			k.Log.Error(err, "this member's part of the fleet's state could not be looked after; tried again")

@@ -4,7 +4,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -422,11 +424,99 @@ func TestLedgerObeysFloors(t *testing.T) {
 		if own := l.Own(nyc.member.ID); len(own) != 1 || len(own[kept]) != 4 {
 			t.Errorf("held: %v", own)
 		}
-		l.Sweep(func(r *fleet.Record) bool { return strings.HasSuffix(r.Key, "/3") })
+		l.Forget(records[5:]...)
 		if own := l.Own(nyc.member.ID); len(own[kept]) != 1 {
 			t.Errorf("after the mesh dropped three: %v", own)
 		}
 	}
+}
+
+// TestLedgerForgets what the mesh dropped of each kind, and not what was said in its place since.
+func TestLedgerForgets(t *testing.T) {
+	w := newWorld(t)
+	nyc, plan := w.site("nyc"), fleet.DigestOf("test", []byte("plan"))
+	say := func(kind fleet.Kind, key string, body []byte, err error) fleet.Record {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := nyc.Prepare(kind, key, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	status := func(because string) fleet.Record {
+		body, err := fleet.Status{Rollout: w.name, Phase: PhaseWaiting, Because: because, Time: 1}.Encode()
+		return say(fleet.KindRegister, fleet.StatusKey(w.name), body, err)
+	}
+	rollup := func(members int) fleet.Record {
+		body, err := fleet.Rollup{Rollout: w.name, Zone: "us", Members: members, Time: 1}.Encode()
+		return say(fleet.KindRollup, fleet.RollupKey("us", w.name), body, err)
+	}
+	fact := say(fleet.KindFact, fleet.FactKey(plan, fleet.Started), fleet.Fact{Plan: plan, Kind: fleet.Started}.Encode(), nil)
+	command := say(fleet.KindCommand, "stop", fleet.Command{Rollout: w.name, Verb: fleet.Pause}.Encode(), nil)
+	oldStatus, newStatus, oldRollup, newRollup := status("a"), status("b"), rollup(1), rollup(2)
+
+	l := NewMeshLedger(nil)
+	held := func() string {
+		_, started := l.Fact(plan, nyc.member.ID, fleet.Started)
+		_, told := l.Status(nyc.member.ID, w.name)
+		return fmt.Sprint(started, len(l.Commands(w.name)), told, len(l.Rollups(w.name)))
+	}
+	l.Forget(fact, command, oldStatus, oldRollup)
+	l.Learn(fact, command, oldStatus, newStatus, oldRollup, newRollup)
+	l.Forget(oldStatus, oldRollup)
+	if got := held(); got != "true 1 true 1" {
+		t.Errorf("older ones were dropped, and left are %s", got)
+	}
+	l.Forget(fact, command, newStatus, newRollup)
+	if got := held(); got != "false 0 false 0" {
+		t.Errorf("all were dropped, and left are %s", got)
+	}
+}
+
+// TestOwnRecordDroppedAtOnce: the mesh drops an own record, such as one over a quota, before the turn that said it has
+// learnt it. It is not held for ever.
+func TestOwnRecordDroppedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	r, err := w.site("nyc").Prepare(fleet.KindCommand, "stop", fleet.Command{Rollout: w.name, Verb: fleet.Pause}.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgotten := make(chan struct{})
+	l := NewMeshLedger(nil)
+	l.Mesh = adopting(func(r fleet.Record) error {
+		go func() {
+			l.Forget(r)
+			close(forgotten)
+		}()
+		for range 10_000 { // every chance to forget too early
+			select {
+			case <-forgotten:
+				return nil
+			default:
+				runtime.Gosched()
+			}
+		}
+		return nil
+	})
+	if err := l.Commit(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	<-forgotten
+	if c := l.Commands(w.name); len(c) != 0 {
+		t.Errorf("held: %v", c)
+	}
+}
+
+// adopting is a mesh that only takes records.
+type adopting func(fleet.Record) error
+
+func (a adopting) Adopt(r fleet.Record) error { return a(r) }
+
+func (a adopting) Prepare(fleet.Kind, string, []byte) (fleet.Record, error) {
+	return fleet.Record{}, errors.New("nothing is said here")
 }
 
 // TestZonesAreCarriedAndReported in a fleet that is large: everybody asks for the zones that its gates need, three of
@@ -641,8 +731,8 @@ type deaf struct{ Promises }
 // Save is in Promises.
 func (deaf) Save(context.Context, Promise) error { return fmt.Errorf("the API server is away") }
 
-// TestLedgerForgets what the mesh dropped, to the last trace: a writer over its quota cannot make it grow.
-func TestLedgerForgets(t *testing.T) {
+// TestLedgerForgetsToTheLastTrace: a writer over its quota cannot make it grow.
+func TestLedgerForgetsToTheLastTrace(t *testing.T) {
 	w := newWorld(t)
 	nyc, l := w.site("nyc"), NewMeshLedger(nil)
 	prepare := func(kind fleet.Kind, key string, body []byte) fleet.Record {

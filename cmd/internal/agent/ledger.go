@@ -23,14 +23,18 @@ type Mesh interface {
 type MeshLedger struct {
 	Mesh Mesh
 
+	// committing is held to read while an own record is on its way into the mesh and the index, so that none is
+	// forgotten before it is learnt.
+	committing sync.RWMutex
+
 	mu       sync.RWMutex
 	facts    map[fleet.MemberID]map[factKey]said // of each writer
 	commands map[fleet.RolloutName]map[fleet.Digest]heldCommand
 	proven   map[fleet.MemberID]bool
 	floors   map[floorKey]standing
-	rollups  map[fleet.RolloutName]map[reporter]fleet.Rollup
+	rollups  map[fleet.RolloutName]map[reporter]heldRollup
 	seals    map[fleet.RolloutName]map[string]fleet.Seal // the highest of each author
-	statuses map[fleet.RolloutName]map[fleet.MemberID]fleet.Status
+	statuses map[fleet.RolloutName]map[fleet.MemberID]heldStatus
 	plans    map[fleet.Digest]fleet.RolloutName
 }
 
@@ -81,6 +85,17 @@ type reporter struct {
 	writer fleet.MemberID
 }
 
+// heldStatus and heldRollup know the record that they are from.
+type heldStatus struct {
+	fleet.Status
+	id fleet.Digest
+}
+
+type heldRollup struct {
+	fleet.Rollup
+	id fleet.Digest
+}
+
 // NewMeshLedger is an empty one.
 func NewMeshLedger(mesh Mesh) *MeshLedger {
 	return &MeshLedger{
@@ -89,9 +104,9 @@ func NewMeshLedger(mesh Mesh) *MeshLedger {
 		commands: map[fleet.RolloutName]map[fleet.Digest]heldCommand{},
 		proven:   map[fleet.MemberID]bool{},
 		floors:   map[floorKey]standing{},
-		rollups:  map[fleet.RolloutName]map[reporter]fleet.Rollup{},
+		rollups:  map[fleet.RolloutName]map[reporter]heldRollup{},
 		seals:    map[fleet.RolloutName]map[string]fleet.Seal{},
-		statuses: map[fleet.RolloutName]map[fleet.MemberID]fleet.Status{},
+		statuses: map[fleet.RolloutName]map[fleet.MemberID]heldStatus{},
 		plans:    map[fleet.Digest]fleet.RolloutName{},
 	}
 }
@@ -138,11 +153,11 @@ func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
 		if err != nil {
 			return nil
 		}
-		entry(l.statuses, s.Rollout)[r.Writer] = s
+		entry(l.statuses, s.Rollout)[r.Writer] = heldStatus{s, r.Digest()}
 		return []fleet.RolloutName{s.Rollout}
 	case fleet.KindRollup:
 		if u, err := fleet.DecodeRollup(r); err == nil {
-			entry(l.rollups, u.Rollout)[reporter{u.Zone, r.Writer}] = u
+			entry(l.rollups, u.Rollout)[reporter{u.Zone, r.Writer}] = heldRollup{u, r.Digest()}
 		}
 	case fleet.KindFloor:
 		l.learnFloor(r)
@@ -177,7 +192,7 @@ func (l *MeshLedger) learnFloor(r *fleet.Record) {
 		return
 	}
 	l.floors[at] = standing{f, positionOf(r)}
-	l.sweep(f.Writer, f.Kind, f.Retires)
+	l.retire(&f)
 }
 
 // learnProof: every rollout is looked at anew, because the member may be in any of them.
@@ -191,95 +206,73 @@ func (l *MeshLedger) learnProof(r *fleet.Record) []fleet.RolloutName {
 	return slices.AppendSeq(touched, maps.Keys(l.seals))
 }
 
-// Forget records that the mesh has dropped, and give the rollouts whose seals are among them. A writer over its quota
-// drops as fast as it writes, and what it dropped must not stay here.
-func (l *MeshLedger) Forget(records ...fleet.Record) (touched []fleet.RolloutName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range records {
-		switch r := &records[i]; r.Kind {
-		case fleet.KindFact:
-			if f, err := fleet.DecodeFact(r); err == nil && l.facts[r.Writer][factKey{f.Plan, f.Kind}].at == positionOf(r) {
-				take(l.facts, r.Writer, factKey{f.Plan, f.Kind})
-			}
-		case fleet.KindCommand:
-			if c, err := fleet.DecodeCommand(r); err == nil {
-				take(l.commands, c.Rollout, c.ID)
-			}
-		case fleet.KindSeal:
-			if s, err := fleet.DecodeSeal(r); err == nil && l.seals[s.Rollout][s.Author] == s {
-				take(l.seals, s.Rollout, s.Author)
-				touched = append(touched, s.Rollout)
-			}
-		case fleet.KindRegister:
-			if s, err := fleet.DecodeStatus(r); err == nil && l.statuses[s.Rollout][r.Writer] == s {
-				take(l.statuses, s.Rollout, r.Writer)
-			}
-		case fleet.KindRollup:
-			at := reporter{writer: r.Writer}
-			if u, err := fleet.DecodeRollup(r); err == nil {
-				if at.zone = u.Zone; l.rollups[u.Rollout][at].Time == u.Time {
-					take(l.rollups, u.Rollout, at)
-				}
-			}
-		}
-	}
-	return touched
-}
-
-// take an entry out, and what it was the last one of.
-func take[K, L comparable, V any](m map[K]map[L]V, key K, in L) {
-	delete(m[key], in)
-	if len(m[key]) == 0 {
-		delete(m, key)
-	}
-}
-
-// Sweep forgets what the mesh holds no more: what was over a quota, expired or was retired. Held is asked with
-// records that have no body.
-func (l *MeshLedger) Sweep(held func(*fleet.Record) bool) {
-	gone := func(r *fleet.Record) bool { return !held(r) }
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for writer := range l.facts {
-		l.sweep(writer, fleet.KindFact, gone)
-	}
-	l.sweep("", fleet.KindCommand, gone)
-	for name, of := range l.statuses {
-		maps.DeleteFunc(of, func(writer fleet.MemberID, _ fleet.Status) bool {
-			return gone(&fleet.Record{Writer: writer, Kind: fleet.KindRegister, Key: fleet.StatusKey(name)})
-		})
-	}
-	for name, of := range l.rollups {
-		maps.DeleteFunc(of, func(at reporter, _ fleet.Rollup) bool {
-			return gone(&fleet.Record{Writer: at.writer, Kind: fleet.KindRollup, Key: fleet.RollupKey(at.zone, name)})
-		})
-	}
-	prune(l.facts)
-	prune(l.commands)
-	prune(l.statuses)
-	prune(l.rollups)
-	prune(l.seals)
-}
-
-// sweep what is gone of a writer's facts, or of all commands.
-func (l *MeshLedger) sweep(writer fleet.MemberID, kind fleet.Kind, gone func(*fleet.Record) bool) {
-	if kind == fleet.KindFact {
-		maps.DeleteFunc(l.facts[writer], func(k factKey, s said) bool {
-			return gone(&fleet.Record{
-				Writer: writer, Epoch: s.at.epoch, Seq: s.at.seq, Kind: fleet.KindFact, Key: fleet.FactKey(k.plan, k.kind),
+// retire a writer's facts, or commands, by its floor.
+func (l *MeshLedger) retire(f *fleet.Floor) {
+	if f.Kind == fleet.KindFact {
+		maps.DeleteFunc(l.facts[f.Writer], func(k factKey, s said) bool {
+			return f.Retires(&fleet.Record{
+				Writer: f.Writer, Epoch: s.at.epoch, Seq: s.at.seq, Kind: fleet.KindFact, Key: fleet.FactKey(k.plan, k.kind),
 			})
 		})
 		return
 	}
 	for _, of := range l.commands {
-		maps.DeleteFunc(of, func(_ fleet.Digest, c heldCommand) bool { r := c.record(); return gone(&r) })
+		maps.DeleteFunc(of, func(_ fleet.Digest, c heldCommand) bool { r := c.record(); return f.Retires(&r) })
 	}
 }
 
-// prune what nothing is left of.
-func prune[K, L comparable, V any](m map[K]map[L]V) {
-	maps.DeleteFunc(m, func(_ K, of map[L]V) bool { return len(of) == 0 })
+// Forget what the mesh dropped: over a quota, expired, retired, or in a zone that is not carried any more. What is
+// held in a record's place by now stays. It gives the rollouts whose seals are gone: others decide about them now.
+func (l *MeshLedger) Forget(records ...fleet.Record) (touched []fleet.RolloutName) {
+	l.committing.Lock()
+	defer l.committing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range records {
+		if name, ok := l.forget(&records[i]); ok {
+			touched = append(touched, name)
+		}
+	}
+	return touched
+}
+
+func (l *MeshLedger) forget(r *fleet.Record) (name fleet.RolloutName, touched bool) {
+	id := r.Digest()
+	switch r.Kind {
+	case fleet.KindFact:
+		if f, err := fleet.DecodeFact(r); err == nil {
+			deleteIf(l.facts, f.Member, factKey{f.Plan, f.Kind}, func(s said) bool { return s.id == id })
+		}
+	case fleet.KindCommand:
+		if c, err := fleet.DecodeCommand(r); err == nil {
+			deleteIf(l.commands, c.Rollout, id, func(heldCommand) bool { return true })
+		}
+	case fleet.KindSeal:
+		if s, err := fleet.DecodeSeal(r); err == nil {
+			return s.Rollout, deleteIf(l.seals, s.Rollout, s.Author, func(held fleet.Seal) bool { return held == s })
+		}
+	case fleet.KindRegister:
+		if s, err := fleet.DecodeStatus(r); err == nil {
+			deleteIf(l.statuses, s.Rollout, r.Writer, func(s heldStatus) bool { return s.id == id })
+		}
+	case fleet.KindRollup:
+		if u, err := fleet.DecodeRollup(r); err == nil {
+			deleteIf(l.rollups, u.Rollout, reporter{u.Zone, r.Writer}, func(u heldRollup) bool { return u.id == id })
+		}
+	}
+	return name, false
+}
+
+// deleteIf an entry is the one meant; false where it is not there or another one. A map that is empty then goes, too.
+func deleteIf[K, L comparable, V any](m map[K]map[L]V, key K, inner L, is func(V) bool) bool {
+	v, ok := m[key][inner]
+	if ok = ok && is(v); ok {
+		delete(m[key], inner)
+	}
+	if len(m[key]) == 0 {
+		delete(m, key)
+	}
+	return ok
 }
 
 func entry[K, L comparable, V any](m map[K]map[L]V, key K) map[L]V {
@@ -367,7 +360,7 @@ func (l *MeshLedger) Rollups(name fleet.RolloutName) map[fleet.MemberID][]fleet.
 	out := map[fleet.MemberID][]fleet.Rollup{}
 	for at, u := range l.rollups[name] {
 		if !l.proven[at.writer] {
-			out[at.writer] = append(out[at.writer], u)
+			out[at.writer] = append(out[at.writer], u.Rollup)
 		}
 	}
 	return out
@@ -392,14 +385,18 @@ func (l *MeshLedger) Status(member fleet.MemberID, name fleet.RolloutName) (flee
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s, ok := l.statuses[name][member]
-	return s, ok
+	return s.Status, ok
 }
 
 // Statuses of all members on a rollout.
 func (l *MeshLedger) Statuses(name fleet.RolloutName) map[fleet.MemberID]fleet.Status {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return maps.Clone(l.statuses[name])
+	out := make(map[fleet.MemberID]fleet.Status, len(l.statuses[name]))
+	for member, s := range l.statuses[name] {
+		out[member] = s.Status
+	}
+	return out
 }
 
 // Prepare is in Ledger.
@@ -409,6 +406,8 @@ func (l *MeshLedger) Prepare(kind fleet.Kind, key string, body []byte) (fleet.Re
 
 // Commit is in Ledger. The record is indexed at once: the turn that said it decides with it.
 func (l *MeshLedger) Commit(_ context.Context, r fleet.Record) error {
+	l.committing.RLock()
+	defer l.committing.RUnlock()
 	if err := l.Mesh.Adopt(r); err != nil {
 		return err
 	}

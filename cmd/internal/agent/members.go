@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
@@ -27,7 +29,9 @@ type Members struct {
 	Roster func() *Roster
 	Self   func() mesh.PeerState
 	Peers  func() []mesh.PeerState
-	Log    logr.Logger
+	// Recorder of events about members; nil tells none.
+	Recorder events.AnnotatedEventRecorder
+	Log      logr.Logger
 }
 
 // Run keeps the copies until ctx ends. Nothing is written unless something changed.
@@ -96,10 +100,52 @@ func (m *Members) showOne(ctx context.Context, held *v1alpha1.FleetMember, s *me
 	}
 	after := held.DeepCopy()
 	meta.SetStatusCondition(&after.Status.Conditions, heardCondition(s, self))
+	if c := unbelieved(s); c != nil {
+		meta.SetStatusCondition(&after.Status.Conditions, *c)
+	} else {
+		meta.RemoveStatusCondition(&after.Status.Conditions, v1alpha1.ConditionStalled)
+	}
 	if apiequality.Semantic.DeepEqual(held.Status, after.Status) {
 		return nil
 	}
-	return m.Client.Status().Patch(ctx, after, client.MergeFrom(held))
+	was := meta.FindStatusCondition(held.Status.Conditions, v1alpha1.ConditionStalled)
+	if err := m.Client.Status().Patch(ctx, after, client.MergeFrom(held)); err != nil {
+		return err
+	}
+	m.tell(after, was, meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionStalled))
+	return nil
+}
+
+// tell what the condition tells, once: what the object said before is kept in it, and not in this process.
+func (m *Members) tell(member *v1alpha1.FleetMember, was, is *metav1.Condition) {
+	say := func(kind, reason, note string) {
+		m.Recorder.AnnotatedEventf(member, nil, nil, kind, reason, reason, "%s", clipNote(note))
+	}
+	switch {
+	case m.Recorder == nil || was != nil && is != nil && was.Reason == is.Reason:
+	case is != nil && is.Reason == v1alpha1.ReasonForked:
+		say(corev1.EventTypeWarning, EventForked, is.Message)
+	case is != nil:
+		say(corev1.EventTypeWarning, EventDuplicate, is.Message)
+	case was != nil && was.Reason == v1alpha1.ReasonDuplicate:
+		say(corev1.EventTypeNormal, EventDuplicateEnded, "one agent uses its key")
+	}
+}
+
+// unbelieved says why a member's word does not count as others' does; nil where it does. A fork is for ever, so it is
+// said first.
+func unbelieved(s *mesh.PeerState) *metav1.Condition {
+	switch {
+	case s.Forked:
+		c := condition(v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonForked,
+			"two records with its key say different things in one position; what it says counts for nothing")
+		return &c
+	case s.Duplicate:
+		c := condition(v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonDuplicate,
+			"two live agents use its key; neither starts anything")
+		return &c
+	}
+	return nil
 }
 
 func (m *Members) copyOf(s *mesh.PeerState) *v1alpha1.FleetMember {
@@ -143,13 +189,14 @@ func heardCondition(s *mesh.PeerState, self bool) metav1.Condition {
 func fleetMembers(self mesh.PeerState, peers []mesh.PeerState, versions readapi.FleetMember) []readapi.FleetMember {
 	versions.Name, versions.ID, versions.Zone, versions.Labels = self.Member.Name, self.Member.ID, self.Member.Zone, self.Member.Labels
 	versions.Self, versions.Connected, versions.SameState, versions.Duplicate = true, true, true, self.Duplicate
-	versions.Root, versions.Anchor, versions.Forked = self.Root, self.Anchor, self.Forked
+	versions.Root, versions.Anchor, versions.Forked, versions.Presence = self.Root, self.Anchor, self.Forked, self.Presence.String()
 	out := []readapi.FleetMember{versions}
 	for _, p := range peers {
 		m := readapi.FleetMember{
 			Name: p.Member.Name, ID: p.Member.ID, Zone: p.Member.Zone, Labels: p.Member.Labels,
 			Connected: p.Connected, Duplicate: p.Duplicate, SameState: p.SameRoot, DiffersSeconds: p.DiffersFor.Seconds(),
 			Root: p.Root, Anchor: p.Anchor, Doubted: p.Doubted, Forked: p.Forked,
+			Presence: p.Presence.String(),
 		}
 		if p.Heard {
 			seconds := p.Silence.Seconds()

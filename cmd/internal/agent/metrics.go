@@ -39,6 +39,7 @@ type Metrics struct {
 	stage, stageClusters, condition *prometheus.Desc
 	objects, gateWait, peers        *prometheus.Desc
 	records, refused                *prometheus.Desc
+	members, dropped, lost, syncs   *prometheus.Desc
 	buildLabels                     []string
 	mu                              sync.Mutex
 	self                            fleet.Member
@@ -107,9 +108,13 @@ func NewMetrics(clock func() fleet.Moment, version string) *Metrics {
 		condition:     gauge("flotilla_rollout_condition", "Always 1; the conditions of the rollout on this member.", "namespace", "name", "type", "status", "reason"),
 		objects:       gauge("flotilla_rollout_objects", "Objects of the rollout in this cluster: ready, and not.", "namespace", "name", "state"),
 		gateWait:      gauge("flotilla_gate_wait_seconds", "Time that this member has been waiting for a stage, a slot, or a stop to be lifted; absent where it does not wait.", "namespace", "name", "gate", "reason"),
-		peers:         gauge("flotilla_peers", "Other members: all of the roster, those connected now, and those heard within three heartbeats.", "state"),
+		peers:         gauge("flotilla_peers", "Other members: all of the roster, those connected now, those heard within three of their heartbeats, and those that members next to them lost (doubted).", "state"),
 		records:       gauge("flotilla_mesh_records_total", "Records of the fleet's state, by how they came here: published by this member, gossiped, or synced.", "from"),
-		refused:       gauge("flotilla_mesh_refused_total", "Messages and records of the mesh that were refused, by reason.", "reason"),
+		refused:       gauge("flotilla_mesh_refused_total", "Messages and records of the mesh that were refused, by reason; blamed are disconnections of members that did what no honest one does.", "reason"),
+		members:       gauge("flotilla_mesh_members", "Members that are not believed as others are: forked (its key signed two things in one position), duplicate (two live agents use its key), over_quota (it says more than anybody keeps).", "state"),
+		dropped:       gauge("flotilla_mesh_dropped_total", "Records that left what is held here, or did not stay: retired, expired, over a quota, or of a zone that is not carried any more."),
+		lost:          gauge("flotilla_mesh_lost_total", "Records and messages that were lost here, to a full queue (undelivered) or a disk that did not take them (unstored); reconciliation brings them again.", "why"),
+		syncs:         gauge("flotilla_mesh_syncs_total", "Reconciliations that this member began, by how they ended (ok, error).", "result"),
 	}
 }
 
@@ -125,6 +130,7 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		m.build, m.member, m.info, m.clusters, m.stage, m.stageClusters, m.condition, m.objects, m.gateWait, m.peers, m.records, m.refused,
+		m.members, m.dropped, m.lost, m.syncs,
 	} {
 		out <- d
 	}
@@ -178,36 +184,54 @@ func (r *measured) collect(m *Metrics, name fleet.RolloutName, now time.Duration
 func (m *Metrics) collectMesh(out chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
 	if m.node != nil {
 		peers := m.node.Peers()
-		connected, near := 0, 0
+		var connected, near, doubted, duplicate int
 		for i := range peers {
-			if peers[i].Connected {
-				connected++
-			}
-			if heard(&peers[i]) {
-				near++
-			}
+			connected += one(peers[i].Connected)
+			near += one(heard(&peers[i]))
+			doubted += one(peers[i].Presence == mesh.Doubted)
+			duplicate += one(peers[i].Duplicate)
 		}
 		gauge(m.peers, float64(len(peers)), "roster")
 		gauge(m.peers, float64(connected), "connected")
 		gauge(m.peers, float64(near), "heard")
+		gauge(m.peers, float64(doubted), "doubted")
+		gauge(m.members, float64(duplicate), "duplicate")
 	}
 	if m.stats == nil {
 		return
 	}
-	counter := func(d *prometheus.Desc, value uint64, label string) {
-		out <- constant(d, prometheus.CounterValue, float64(value), []string{label})
-	}
 	s := m.stats()
+	gauge(m.members, float64(s.Forked), "forked")
+	gauge(m.members, float64(s.OverQuota), "over_quota")
+	m.collectStats(out, &s)
+}
+
+func one(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+func (m *Metrics) collectStats(out chan<- prometheus.Metric, s *mesh.Stats) {
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		out <- constant(d, prometheus.CounterValue, float64(value), labels)
+	}
 	counter(m.records, s.Published, "published")
 	counter(m.records, s.Gossiped, "gossiped")
 	counter(m.records, s.Synced, "synced")
 	for reason, n := range map[string]uint64{
 		"too_large": s.TooLarge, "malformed": s.Malformed, "other_fleet": s.OtherFleet, "stranger": s.Stranger,
 		"bad_signature": s.BadSignature, "version": s.Version, "connection": s.ConnectionsRefused,
-		"overrun": s.Overrun, "blamed": s.Blamed,
+		"overrun": s.Overrun, "blamed": s.Blamed, "rival": s.Rivals, "poisoned": s.Poisoned, "withheld": s.Withheld,
 	} {
 		counter(m.refused, n, reason)
 	}
+	counter(m.dropped, s.Dropped)
+	counter(m.lost, s.Undelivered, "undelivered")
+	counter(m.lost, s.Unstored, "unstored")
+	counter(m.syncs, s.Sessions-min(s.SessionsFailed, s.Sessions), "ok")
+	counter(m.syncs, s.SessionsFailed, "error")
 }
 
 // constant is one value of a metric. The world's text may be no UTF-8; one such label would hide all the other series.

@@ -43,7 +43,9 @@ func export(t *testing.T, s *site) *exporter {
 	heads := s.Heads.(*PolledHeads)
 	heads.Source = e.metrics.Source(heads.Source)
 	s.Renderer = e.metrics.Renderer(s.Renderer)
-	e.metrics.Of(s.member, e, func() mesh.Stats { return mesh.Stats{Published: 3, Gossiped: 2, Synced: 1, Stranger: 4} })
+	e.metrics.Of(s.member, e, func() mesh.Stats {
+		return mesh.Stats{Published: 3, Gossiped: 2, Synced: 1, Stranger: 4, Forked: 1, Sessions: 9, SessionsFailed: 2, Dropped: 5, Unstored: 6}
+	})
 	unregister, err := e.metrics.Register(e.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +159,11 @@ func TestMetricsOfARelease(t *testing.T) {
 	nyc.want("flotilla_gate_wait_seconds")
 	nyc.want("flotilla_rollout_objects", ofWeb+",state=not_ready 0", ofWeb+",state=ready 1")
 	nyc.wantSome("flotilla_apply_objects_total", "action=created 1")
-	nyc.want("flotilla_peers", "state=connected 1", "state=heard 1", "state=roster 3")
+	nyc.want("flotilla_peers", "state=connected 1", "state=doubted 0", "state=heard 1", "state=roster 3")
+	nyc.want("flotilla_mesh_members", "state=duplicate 0", "state=forked 1", "state=over_quota 0")
+	nyc.want("flotilla_mesh_syncs_total", "result=error 2", "result=ok 7")
+	nyc.want("flotilla_mesh_lost_total", "why=undelivered 0", "why=unstored 6")
+	nyc.want("flotilla_mesh_dropped_total", "5")
 	nyc.want("flotilla_member_info", "member=nyc,zone= 1")
 	nyc.wantSome("flotilla_mesh_refused_total", "reason=stranger 4", "reason=malformed 0")
 	nyc.want("flotilla_mesh_records_total", "from=gossiped 2", "from=published 3", "from=synced 1")

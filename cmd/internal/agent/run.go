@@ -221,7 +221,10 @@ func (r *running) news(records []fleet.Record) {
 }
 
 // dropped from the fleet's state: what is decided by here follows it.
-func (r *running) dropped(records []fleet.Record) { r.control.Wake(r.ledger.Forget(records...)...) }
+func (r *running) dropped(records []fleet.Record) {
+	r.control.Wake(r.ledger.Forget(records...)...)
+	r.notify.Notify()
+}
 
 // followRoster keeps the roster and what is declared up to date, from the repository or a folder.
 func (r *running) followRoster(ctx context.Context) error {
@@ -349,6 +352,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 	r.control.Settled, r.control.Hearsay = r.node.Settled(), keeper.Hearsay
 	members := &Members{
 		Client: mgr.GetClient(), Home: r.home(), Roster: r.roster.get, Self: r.node.Self, Peers: r.node.Peers, Log: log,
+		Recorder: mgr.GetEventRecorder(eventSource),
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return mgr.Start(ctx) })
@@ -432,19 +436,16 @@ func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
 			r.node.View(func(set *lattice.Set) { root = set.ShareRoot(lattice.Share{Scope: fleet.ScopeMilestones, Zone: zone}) })
 			return root
 		},
-		Held: func(record *fleet.Record) (held bool) {
-			r.node.View(func(set *lattice.Set) { _, held = set.Get(record.Writer, record.Kind, record.Key) })
-			return held
-		},
 	}
 	return k
 }
 
 func (r *running) heard() Heard {
-	h := Heard{Since: map[fleet.MemberID]time.Duration{}}
+	h := Heard{Since: map[fleet.MemberID]time.Duration{}, Presence: map[fleet.MemberID]string{}}
 	peers := r.node.Peers()
 	h.Alone = r.node.Self().Presence == mesh.Alone
 	for i := range peers {
+		h.Presence[peers[i].Member.ID] = peers[i].Presence.String()
 		if peers[i].Heard {
 			h.Since[peers[i].Member.ID] = peers[i].Silence
 		}

@@ -21,6 +21,8 @@ import (
 type Heard struct {
 	// Since the last heartbeat of each member that was heard.
 	Since map[fleet.MemberID]time.Duration
+	// Presence is what is made of it, in a word of the read API.
+	Presence map[fleet.MemberID]string
 	// Alone: there are others and none is heard.
 	Alone bool
 }
@@ -30,7 +32,7 @@ type Heard struct {
 func (a *Agent) input(name fleet.RolloutName, r *Report, ledger *MeshLedger, heard Heard, nameOf func(fleet.MemberID) fleet.Name) readapi.Input {
 	in := readapi.Input{
 		Name: name, Plan: r.Plan, Facts: ledger, History: ledger, Self: a.Self, NameOf: nameOf,
-		Statuses: ledger.Statuses(name), Heard: heard.Since, Alone: heard.Alone,
+		Statuses: ledger.Statuses(name), Heard: heard.Since, Presence: heard.Presence, Alone: heard.Alone,
 		Suspended: r.Rollout.Settings.Suspend, Duplicate: a.Duplicate != nil && a.Duplicate(), Author: r.Rollout.Author, Subject: r.Subject,
 	}
 	if r.Rollout.Origin.Type != "" {

@@ -45,7 +45,11 @@ func (t *turn) tell(ctx context.Context) error {
 	if t.promise.Installed != nil {
 		status.Installed = t.promise.Installed.Release.Revision
 	}
-	if last, ok := t.Ledger.Status(t.Self.ID, t.name); ok {
+	last, ok := t.Ledger.Status(t.Self.ID, t.name)
+	if status.Phase == PhaseNotTargeted && (!ok || last.Phase == PhaseNotTargeted) {
+		return nil // said once, if it had a part before; after that it expires, or who has no part would fill the state
+	}
+	if ok {
 		status.Time = last.Time
 		if last == status && t.now.Wall.Sub(time.Unix(last.Time, 0)) < renewAfter {
 			return nil

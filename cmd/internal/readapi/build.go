@@ -94,7 +94,7 @@ func (v *picture) member(m fleet.Member) Member {
 		State:     sequencer.StateOf(v.Plan, v.Facts, m.ID).String(),
 		Installed: status.Installed, Accepted: status.Accepted,
 		Because: d.Because(), Phase: status.Phase, Says: status.Because,
-		HeardSeconds: v.heard(m.ID), Self: m.ID == v.Self.ID,
+		Presence: v.presence(m.ID), HeardSeconds: v.heard(m.ID), Self: m.ID == v.Self.ID,
 	}
 	for _, f := range v.history(m.ID) {
 		out.Facts = append(out.Facts, Fact{Kind: f.Kind.String(), Time: when(f.Time), Detail: detailOf(f, v.Plan.Release.Revision)})
@@ -108,6 +108,20 @@ func detailOf(f fleet.Fact, revision fleet.Revision) string {
 		return ""
 	}
 	return f.Detail
+}
+
+func (v *picture) presence(id fleet.MemberID) string {
+	word, judged := v.Presence[id]
+	_, came := v.Heard[id]
+	switch {
+	case id == v.Self.ID && v.Alone:
+		return PresenceAlone
+	case id == v.Self.ID, !judged && came:
+		return PresenceHeard
+	case judged:
+		return word
+	}
+	return PresenceUnheard
 }
 
 // heard says how long ago, to the tenth of a second; a member always hears itself.

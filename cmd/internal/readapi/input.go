@@ -37,6 +37,8 @@ type Input struct {
 	Statuses map[fleet.MemberID]fleet.Status
 	// Heard is how long ago a member's last heartbeat came; absent where none came since the start.
 	Heard map[fleet.MemberID]time.Duration
+	// Presence words of the members; one that is not in it is Heard where Heard has it, else Unheard.
+	Presence map[fleet.MemberID]string
 	// Duplicate: another live agent uses Self's key, so Self starts nothing.
 	Duplicate bool
 	// Reports are what other zones tell of themselves, where their members' milestones are not held here. They are

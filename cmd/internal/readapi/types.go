@@ -137,13 +137,30 @@ type Member struct {
 	// Phase and Says are the member's own last word, which may be older or newer than what is held here.
 	Phase string `json:"phase,omitempty"`
 	Says  string `json:"says,omitempty"`
-	// HeardSeconds since its last heartbeat; absent where none was heard since this agent began.
+	// Presence is what the member that answers makes of that: one of the Presence words.
+	Presence string `json:"presence,omitempty"`
+	// HeardSeconds since its last beat or heartbeat; absent where none was heard since this agent began.
 	HeardSeconds *float64 `json:"heardSeconds,omitempty"`
 	// Self: the member that answers.
 	Self bool `json:"self,omitempty"`
 	// Facts it signed about this plan, oldest first.
 	Facts []Fact `json:"facts,omitempty"`
 }
+
+// Presence words. Each is one member's judgement of another, by the heartbeats that are due from it; none says that
+// something failed.
+const (
+	// PresenceHeard: a beat or a heartbeat of it came lately.
+	PresenceHeard = "Heard"
+	// PresenceQuiet: none came for three of its intervals. No news.
+	PresenceQuiet = "Quiet"
+	// PresenceDoubted: members next to it lost it, and nothing came of it since.
+	PresenceDoubted = "Doubted"
+	// PresenceUnheard: none came since this agent began, and none need have.
+	PresenceUnheard = "Unheard"
+	// PresenceAlone is said of the member that answers: it hears nobody.
+	PresenceAlone = "Alone"
+)
 
 // Fact is a milestone that a member stated about itself.
 type Fact struct {
@@ -291,7 +308,9 @@ type FleetMember struct {
 	Self bool `json:"self,omitempty"`
 	// Connected: a connection is open now.
 	Connected bool `json:"connected"`
-	// HeardSeconds since its last heartbeat; absent where none was heard since this agent began.
+	// Presence is what the member that answers makes of that: one of the Presence words.
+	Presence string `json:"presence,omitempty"`
+	// HeardSeconds since its last beat or heartbeat; absent where none was heard since this agent began.
 	HeardSeconds *float64 `json:"heardSeconds,omitempty"`
 	// Duplicate: two agents seem to use its key.
 	Duplicate bool `json:"duplicate,omitempty"`
