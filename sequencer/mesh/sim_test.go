@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Without the race detector: with it, the runtime of Go 1.26.8 has crashed in a bubble of synctest (SIGSEGV in
+// timer.maybeRunChan). The same code runs under it over loopback; .ci/test runs these tests apart.
+
+//go:build !race
+
 package mesh_test
 
 import (
@@ -49,13 +54,8 @@ func simulate(t *testing.T, model func(seed uint64) meshtest.Model, layout mesht
 	}
 }
 
-// simMembers are how many members there are where nothing depends on it: fewer under the race detector.
-func simMembers() int {
-	if mesh.Raced {
-		return 10
-	}
-	return 20
-}
+// simMembers are how many members there are where nothing depends on it.
+const simMembers = 20
 
 // quiet leaves beats and heartbeats rare: they are most of what a fleet sends, and of what simulating it costs.
 func quiet(_ int, c *mesh.Config) { c.Heartbeat, c.Beat = time.Minute, 20*time.Second }
@@ -130,7 +130,7 @@ func half(members int) (west, east []int) {
 
 // TestSimulatedPartition: one that outlives every connection.
 func TestSimulatedPartition(t *testing.T) {
-	members := simMembers()
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 3), Configure: quiet}
 	simulate(t, lossy, layout, 1, func(w *simulated, draw *rand.Rand) {
 		w.say(0)
@@ -152,7 +152,7 @@ func TestSimulatedPartition(t *testing.T) {
 
 // TestSimulatedWithoutGossip: reconciliation alone makes sets equal.
 func TestSimulatedWithoutGossip(t *testing.T) {
-	members := simMembers()
+	members := simMembers
 	layout := meshtest.Layout{
 		Members: members, Near: neighbours(members, 3, 5),
 		Configure: func(i int, c *mesh.Config) {
@@ -171,7 +171,7 @@ func TestSimulatedWithoutGossip(t *testing.T) {
 // TestSimulatedIslands: two islands whose members know only each other, and one member that is on both.
 func TestSimulatedIslands(t *testing.T) {
 	const bridge = 3
-	members := simMembers()
+	members := simMembers
 	island := members / 2
 	layout := meshtest.Layout{Members: members, Configure: quiet, Near: func(i int) []int {
 		here, there := i/island*island, (members-island)-i/island*island
@@ -212,7 +212,7 @@ func span(from, to int) (all []int) {
 // TestSimulatedOneWayCut: a member that hears everyone and is heard by nobody.
 func TestSimulatedOneWayCut(t *testing.T) {
 	const mute = 4
-	members := simMembers()
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 11), Configure: quiet}
 	simulate(t, meshtest.WAN, layout, 1, func(w *simulated, _ *rand.Rand) {
 		w.Cut(func(from, _ int) bool { return from == mute })
@@ -230,7 +230,7 @@ func TestSimulatedOneWayCut(t *testing.T) {
 // TestSimulatedSlowSite: a site on a line of 64 kbit/s, without its store, gets what the others have.
 func TestSimulatedSlowSite(t *testing.T) {
 	const slow, records = 4, 60
-	members := simMembers()
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 13), Configure: quiet}
 	simulate(t, meshtest.WAN, layout, 1, func(w *simulated, _ *rand.Rand) {
 		w.Stop(slow)
@@ -246,7 +246,7 @@ func TestSimulatedSlowSite(t *testing.T) {
 // TestSimulatedStorms: whatever happens to a fleet, once it is over everyone holds what everyone said.
 func TestSimulatedStorms(t *testing.T) {
 	const acts = 4
-	members := simMembers()
+	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 17), Configure: quiet}
 	simulate(t, lossy, layout, 1, func(w *simulated, draw *rand.Rand) {
 		down := map[int]bool{}
