@@ -329,6 +329,9 @@ func (w *wire) keepLink(s network.Stream, first time.Duration) error {
 	err := l.speak(first)
 	_ = s.Reset()
 	listening.Wait()
+	if end := (*network.ConnError)(nil); errors.As(err, &end) && end.ErrorCode == parted {
+		w.life.part(l.member)
+	}
 	if errors.Is(err, errSilent) {
 		// Whatever else uses the connection waits in vain, too. The dialler tries another one.
 		_ = s.Conn().Close()

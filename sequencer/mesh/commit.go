@@ -28,17 +28,11 @@ var ErrNotKept = errors.New("the fleet does not keep it")
 // member is not on the roster, or said so much that the fleet keeps no more), or retryable (the disk): then nothing
 // has changed. It waits for nobody: see [Node.Settled].
 func (n *Node) Publish(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
-	n.commitMu.Lock()
-	defer n.commitMu.Unlock()
-	if held, ok := n.set.Get(n.id, kind, key); ok && (!kind.IsRegister() || bytes.Equal(held.Body, body)) {
-		return held, nil
-	}
-	r, err := n.write(kind, key, body)
-	if err != nil {
+	s := statement{record: fleet.Record{Kind: kind, Key: key, Body: body}}
+	if err := n.state(&s); err != nil {
 		return fleet.Record{}, err
 	}
-	n.counts.published.Add(1)
-	return r, nil
+	return s.record, nil
 }
 
 // Prepare signs a record with the next position and does nothing else: a member writes a promise, to
@@ -117,12 +111,7 @@ func (n *Node) Adopt(r fleet.Record) error {
 	if err := fleet.Authorize(n.roster(), &copied); err != nil {
 		return &fleet.Error{Kind: fleet.Refused, Hint: "add this member to the roster", Err: err}
 	}
-	learnt, err := n.commit(copied)
-	if err != nil {
-		return err
-	}
-	n.tell(learnt)
-	return nil
+	return n.state(&statement{record: copied, signed: true})
 }
 
 // commit joins verified records into disk and memory and gives those that were news. On an error

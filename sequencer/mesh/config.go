@@ -78,7 +78,7 @@ type Config struct {
 	// it within another half: 4 x 3 s <= 15 s. A beat is 30 B and its packet 60 B, with half an acknowledgement: eight
 	// neighbours cost a member 2.6 kbit/s, each way.
 	Beat time.Duration
-	// Heartbeat is the time between two signed heartbeats by gossip, in fleets of up to 30 members; above, it
+	// Heartbeat is the time between two signed heartbeats by gossip, in fleets of up to 8 members; above, it
 	// grows, so that they cost no member more than 3 kbit/s each way (pace.go).
 	Heartbeat time.Duration
 	// Coalesce is how long a record waits for others to travel with. It delays news by that much.
@@ -92,7 +92,7 @@ type Config struct {
 	DialMin, DialMax time.Duration
 	// DialTimeout is for one attempt, handshake included.
 	DialTimeout time.Duration
-	// StreamTimeout is for one frame each way. At 64 kbit/s a full frame takes 8 s.
+	// StreamTimeout is for a frame to begin, and for each 4 KiB of it to get through, beside a second for those.
 	StreamTimeout time.Duration
 	// SessionTimeout is for one whole reconciliation; what is missing then is left to the next one.
 	SessionTimeout time.Duration

@@ -177,6 +177,9 @@ func (d *dialler) stands(member fleet.MemberID) footing {
 	return open
 }
 
+// parted is why a connection ends that is not needed any more, said to the other side: none of the two is lost.
+const parted = network.ConnGarbageCollected
+
 // shed ends connections dialled here that stood in for others, or roamed, a while after they are not chosen any
 // more. The other side dials if it wants this member.
 func (d *dialler) shed(chosen []fleet.MemberID) {
@@ -191,7 +194,7 @@ func (d *dialler) shed(chosen []fleet.MemberID) {
 		case !ok:
 			idle[id] = now
 		case now.Sub(since) > shedAfter*d.cfg.DialMax:
-			_ = c.Close()
+			_ = c.CloseWithError(parted)
 		default:
 			idle[id] = since
 		}

@@ -95,7 +95,7 @@ func readFrameSize(r *bufio.Reader) (int, error) {
 	return int(size), nil
 }
 
-func readFrameBody(r *bufio.Reader, size int) (frame, error) {
+func readFrameBody(r io.Reader, size int) (frame, error) {
 	b := make([]byte, size)
 	if _, err := io.ReadFull(r, b); err != nil {
 		return frame{}, fmt.Errorf("frame of %d bytes: %w", size, err)

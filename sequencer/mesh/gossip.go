@@ -32,13 +32,20 @@ const (
 	maxRPC = 2*maxMessage + 4096
 	// ingestAtOnce bounds the messages that share one transaction.
 	ingestAtOnce = 256
+	// messageID is how much of a message's digest names it. Who makes two messages of one name keeps one of them from
+	// those who hear the other first, until they reconcile.
+	messageID = 16
 )
 
 // newGossip sets up gossipsub. Records are signed by their writers, and others must be able to pass
 // them on, so pubsub's own signatures are off; a message is its content.
 func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	params := pubsub.DefaultGossipSubParams()
-	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 6, 4, 8, 2, 4
+	// Each of D neighbours is told everything, and most tell it back: what gossip loses with fewer of them,
+	// reconciliation brings.
+	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 4, 3, 6, 1, 3
+	// What others were told is mentioned to a few neighbours twice, as each mention is a packet of its own.
+	params.Dlazy, params.GossipFactor, params.HistoryGossip = 2, 0.1, 2
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
 	params.IDontWantMessageThreshold = 256
@@ -50,7 +57,7 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 		pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(func(m *pb.Message) string {
 			sum := sha256.Sum256(m.GetData())
-			return string(sum[:])
+			return string(sum[:messageID])
 		}),
 		pubsub.WithMaxMessageSize(maxRPC),
 		pubsub.WithPeerOutboundQueueSize(outboundQueue),

@@ -53,7 +53,9 @@ type wire struct {
 	closing    bool
 	handlers   sync.WaitGroup
 	serving    map[peer.ID]bool
-	links      map[peer.ID]int
+	// asked is when each member began, or ended, a reconciliation with this one last.
+	askedAt map[peer.ID]time.Time
+	links   map[peer.ID]int
 
 	// scored: gossipsub scores its neighbours.
 	scored bool
@@ -89,6 +91,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		retime:    make(chan struct{}, 1),
 		links:     map[peer.ID]int{},
 		serving:   map[peer.ID]bool{},
+		askedAt:   map[peer.ID]time.Time{},
 		behind:    map[string]lifeID{},
 		topics:    topicTable{joined: map[string]*pubsub.Topic{}},
 		following: map[string]func(){},
@@ -162,6 +165,9 @@ func (w *wire) disconnected(c network.Conn) {
 	w.behindMu.Unlock()
 	if w.host.Network().Connectedness(c.RemotePeer()) != network.Connected {
 		w.flood.parted(c.RemotePeer())
+		w.handlersMu.Lock()
+		delete(w.askedAt, c.RemotePeer())
+		w.handlersMu.Unlock()
 	}
 	wake(w.dialNow)
 }

@@ -277,6 +277,16 @@ func (l *lives) beat(id fleet.MemberID, b beat, same bool, now moment) {
 	l.near[id] = m
 }
 
+// part notes that a member is no neighbour any more, and not lost: one of the two chose so.
+func (l *lives) part(id fleet.MemberID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m := l.of[id]; m != nil {
+		m.neighbour, m.tellAt = false, 0
+		delete(l.near, id)
+	}
+}
+
 // met notes who answers at a member's connection, and the root it showed. Nobody can replay that either.
 func (l *lives) met(id fleet.MemberID, value lifeID, root fleet.Digest, same bool, now moment) {
 	l.mu.Lock()

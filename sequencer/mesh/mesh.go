@@ -11,7 +11,7 @@
 // The state is divided into shares; a small fleet's members carry all of them, a large one's those of their
 // zone and those that they ask for (carry.go). Every record from outside passes the same checks, whichever
 // way it came (check.go). Who is not on the roster is not even connected (host.go). In the order of reading:
-// config.go, mesh.go, epoch.go, commit.go, check.go, carry.go, gossip.go, sync.go, peers.go;
+// config.go, mesh.go, epoch.go, commit.go, statement.go, check.go, carry.go, gossip.go, sync.go, peers.go;
 // for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
 package mesh
 
@@ -69,11 +69,13 @@ type Node struct {
 	quarantined map[fleet.Digest]bool
 	suspects    []fleet.Digest
 
-	fresh  queue[change]       // for OnNews and OnDropped
-	outbox queue[fleet.Record] // for gossip
-	life   lives
-	told   announcements
-	settle settling
+	fresh   queue[change]       // for OnNews and OnDropped
+	outbox  queue[fleet.Record] // for gossip
+	stated  queue[*statement]   // by Publish and Adopt, to be written
+	life    lives
+	told    announcements
+	settle  settling
+	flights flights
 	// bodies is checkBody; decoders meet what others wrote.
 	bodies func(*fleet.Record) error
 	// born is New's moment, counted the last counter of a beat or a heartbeat.
@@ -98,6 +100,7 @@ func New(cfg Config) (*Node, error) {
 		id:         fleet.MemberIDOf(cfg.Key.Public().(ed25519.PublicKey)),
 		fresh:      newQueue[change](),
 		outbox:     newQueue[fleet.Record](),
+		stated:     newQueue[*statement](),
 		leaving:    map[fleet.Digest]fleet.Record{},
 		unprovable: map[fleet.MemberID]bool{},
 		over:       map[fleet.MemberID]bool{},
@@ -106,6 +109,7 @@ func New(cfg Config) (*Node, error) {
 		born:       time.Now(),
 	}
 	n.told.begin()
+	n.flights.begin()
 	n.settle.begin()
 	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)

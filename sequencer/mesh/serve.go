@@ -66,7 +66,7 @@ func (w *wire) beginServing(id peer.ID) bool {
 	if w.serving[id] {
 		return false
 	}
-	w.serving[id] = true
+	w.serving[id], w.askedAt[id] = true, time.Now()
 	return true
 }
 
@@ -74,6 +74,7 @@ func (w *wire) endServing(id peer.ID) {
 	w.handlersMu.Lock()
 	defer w.handlersMu.Unlock()
 	delete(w.serving, id)
+	w.askedAt[id] = time.Now()
 }
 
 func (a *answerer) run() (err error) {

@@ -208,6 +208,7 @@ func (g *gauge) idle(span time.Duration) (bytes float64, cpu time.Duration) {
 	for i := range before {
 		before[i] = g.Traffic(i)
 	}
+	said := g.stats()
 	used := cpuTime()
 	g.Pass(span)
 	cpu = time.Duration(float64(cpuTime()-used) / span.Seconds())
@@ -223,7 +224,23 @@ func (g *gauge) idle(span time.Duration) (bytes float64, cpu time.Duration) {
 	bytes /= float64(g.members)
 	g.tell("idle", "%.0f B/s sent per agent (%.1f kbit/s; median %.0f, most %.0f B/s), %.2f packets/s, %s; received is the same in the mean",
 		bytes, bytes*8/1000, each[len(each)/2], each[len(each)-1], packets/float64(g.members), span)
+	per, now := span.Seconds()*float64(g.members), g.stats()
+	g.tell("of that", "%.2f gossip messages, %.2f heartbeats that were news, %.2f beats and %.3f reconciliations a second and member",
+		float64(now.GossipReceived-said.GossipReceived)/per, float64(now.Heartbeats-said.Heartbeats)/per,
+		float64(now.Beats-said.Beats)/per, float64(now.Sessions-said.Sessions)/per)
 	return bytes, cpu
+}
+
+// stats of all members.
+func (g *gauge) stats() (sum mesh.Stats) {
+	for i := range g.members {
+		s := g.Node(i).Stats()
+		sum.GossipReceived += s.GossipReceived
+		sum.Heartbeats += s.Heartbeats
+		sum.Beats += s.Beats
+		sum.Sessions += s.Sessions
+	}
+	return sum
 }
 
 // facts measures A9, and what a fact costs.
@@ -328,7 +345,9 @@ func TestMeasureFleet(t *testing.T) {
 		t.Run(fmt.Sprint(members, " hosts, 50 ms RTT, 1 % loss"), func(t *testing.T) {
 			measure(t, meshtest.WAN(1), layout, func(g *gauge) {
 				g.steady()
-				bytes, cpu := g.idle(time.Minute)
+				g.idle(time.Minute)
+				g.Pass(5 * time.Minute) // until the heartbeats after the start are over
+				bytes, cpu := g.idle(2 * time.Minute)
 				g.facts(30, bytes, cpu)
 				g.registers(20, bytes, cpu)
 				g.vanish()

@@ -229,7 +229,7 @@ func TestSimulatedOneWayCut(t *testing.T) {
 
 // TestSimulatedSlowSite: a site on a line of 64 kbit/s, without its store, gets what the others have.
 func TestSimulatedSlowSite(t *testing.T) {
-	const slow, records = 4, 60
+	const slow, records = 4, 320
 	members := simMembers
 	layout := meshtest.Layout{Members: members, Near: neighbours(members, 4, 13), Configure: quiet}
 	simulate(t, meshtest.WAN, layout, 1, func(w *simulated, _ *rand.Rand) {

@@ -35,6 +35,10 @@ const (
 	// regossipMost is the most records learnt in one reconciliation that are told to others: more is a
 	// newcomer catching up, and the others have it.
 	regossipMost = 256
+	// pushMost records are given to the other side in one session, pushToAsker to one that asked by itself a moment ago.
+	// It gets the others by asking, from whom it likes, and each once: several neighbours that pushed would push the
+	// same.
+	pushMost, pushToAsker = 256, 16
 )
 
 // ask says that a reconciliation with a member is due: urgent on a new connection, else when a
@@ -58,6 +62,9 @@ type scheduler struct {
 	running map[peer.ID]time.Time
 	// again are members with whom another one is due when the running one ends.
 	again map[peer.ID]bool
+	// rest are members with whom something was left to others, and when to look whether those brought it: at the
+	// latest; sooner where a session ends that brought something.
+	rest map[peer.ID]time.Time
 	// failing are members whose last reconciliation came to nothing.
 	failing map[peer.ID]failures
 	// next is before when no heartbeat starts one.
@@ -77,11 +84,13 @@ type ended struct {
 	id     peer.ID
 	err    error
 	learnt int
+	// left: something is left, to other sessions or to the other side.
+	left bool
 }
 
 // reconcileLoop runs reconciliations: at most one with each member.
 func (w *wire) reconcileLoop(ctx context.Context) {
-	s := scheduler{running: map[peer.ID]time.Time{}, again: map[peer.ID]bool{}, failing: map[peer.ID]failures{}, ended: make(chan ended)}
+	s := scheduler{running: map[peer.ID]time.Time{}, again: map[peer.ID]bool{}, rest: map[peer.ID]time.Time{}, failing: map[peer.ID]failures{}, ended: make(chan ended)}
 	defer func() {
 		for range s.running {
 			<-s.ended
@@ -122,9 +131,16 @@ func (w *wire) nextSync() time.Duration {
 // judgeEnd remembers who fails. A reconciliation that broke off and taught something goes on at once: it was the budget,
 // the time or the network that ended it.
 func (w *wire) judgeEnd(s *scheduler, end ended) {
+	if end.learnt > 0 {
+		for id := range s.rest {
+			s.rest[id] = time.Time{}
+		}
+	}
 	if end.err == nil || end.learnt > 0 {
 		delete(s.failing, end.id)
-		if end.err != nil && w.host.Network().Connectedness(end.id) == network.Connected {
+		if end.left {
+			s.rest[end.id] = time.Now().Add(jitter(w.cfg.StreamTimeout))
+		} else if end.err != nil && w.host.Network().Connectedness(end.id) == network.Connected {
 			s.again[end.id] = true
 		}
 		return
@@ -192,6 +208,9 @@ func (w *wire) consider(ctx context.Context, s *scheduler, a ask) {
 		if a.peer = w.nearest(a.peer); now.Before(s.failing[a.peer].until) {
 			return // the clock asks somebody else
 		}
+		if _, waits := s.rest[a.peer]; waits {
+			return // for what others bring
+		}
 	}
 	if a.peer == "" {
 		return
@@ -223,6 +242,15 @@ func (s *scheduler) mayStart(id peer.ID, gap time.Duration) bool {
 }
 
 func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
+	for id, due := range s.rest {
+		if time.Now().Before(due) {
+			continue
+		}
+		delete(s.rest, id)
+		if w.host.Network().Connectedness(id) == network.Connected {
+			s.again[id] = true
+		}
+	}
 	for id := range s.again {
 		if s.mayStart(id, w.cfg.SyncGap) {
 			delete(s.again, id)
@@ -235,14 +263,14 @@ func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
 func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 	s.running[id] = time.Now()
 	go func() {
-		learnt, err := w.reconcile(ctx, id)
+		learnt, left, err := w.reconcile(ctx, id)
 		w.counts.sessions.Add(1)
 		if err != nil {
 			w.counts.sessionsFailed.Add(1)
 			w.flood.judge(id, err)
 			w.cfg.Log.V(1).Info("reconciliation failed", "peer", id, "why", err.Error())
 		}
-		s.ended <- ended{id, err, learnt}
+		s.ended <- ended{id, err, learnt, left}
 	}()
 }
 
@@ -270,11 +298,13 @@ func (w *wire) nearest(id peer.ID) peer.ID {
 type talk struct {
 	stream stream
 	in     *bufio.Reader
-	// timeout is for a frame to begin; then it has as long as it takes at slowestRate, once more.
+	// timeout is for a frame to begin, and then for each part of it, beside the time that the part takes at slowestRate:
+	// a frame that moves is not late.
 	timeout time.Duration
 	// bytes sent and received, lengths included; answered: some came.
 	bytes    int
 	answered bool
+	window   window
 }
 
 // stream is what a talk needs of libp2p's.
@@ -284,25 +314,54 @@ type stream interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// slowestRate in bytes a second is half of what a site with 64 kbit/s has. Who is slower, or sends a byte now and
-// then, is cut off.
-const slowestRate = 4 << 10
+const (
+	// slowestRate in bytes a second is half of what a site with 64 kbit/s has. Who is much slower, or sends a byte now
+	// and then, is cut off.
+	slowestRate = 4 << 10
+	// partSize of a frame has a deadline of its own.
+	partSize = 4 << 10
+)
 
 func newTalk(s stream, timeout time.Duration) *talk {
-	return &talk{stream: s, in: bufio.NewReader(s), timeout: timeout}
+	t := &talk{stream: s, timeout: timeout, window: window{windowFirst}}
+	t.in = bufio.NewReader(s)
+	return t
 }
 
-// until is when a frame of so many bytes has to be through.
+// until is when so many bytes have to be through.
 func (t *talk) until(size int) time.Time {
 	return time.Now().Add(t.timeout + time.Duration(size)*time.Second/slowestRate)
 }
 
 func (t *talk) send(f frame) error {
-	if err := t.stream.SetWriteDeadline(t.until(f.size())); err != nil {
-		return err
-	}
 	t.bytes += f.size() + lengthOf(f.size())
-	return writeFrame(t.stream, f)
+	return writeFrame(parts{t}, f)
+}
+
+// parts are the two directions of a talk, part by part, each in its time.
+type parts struct{ *talk }
+
+func (p parts) Write(b []byte) (written int, err error) {
+	for len(b) > 0 {
+		part := b[:min(len(b), partSize)]
+		if err := p.stream.SetWriteDeadline(p.until(len(part))); err != nil {
+			return written, err
+		}
+		n, err := p.stream.Write(part)
+		written, b = written+n, b[n:]
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func (p parts) Read(b []byte) (read int, err error) {
+	part := b[:min(len(b), partSize)]
+	if err := p.stream.SetReadDeadline(p.until(len(part))); err != nil {
+		return 0, err
+	}
+	return io.ReadFull(p.in, part)
 }
 
 // receive reads a frame. It is io.EOF only where a frame would begin.
@@ -315,11 +374,8 @@ func (t *talk) receive() (frame, error) {
 		return frame{}, err
 	}
 	t.answered = true
-	if err := t.stream.SetReadDeadline(t.until(size)); err != nil {
-		return frame{}, err
-	}
 	t.bytes += size + lengthOf(size)
-	return readFrameBody(t.in, size)
+	return readFrameBody(parts{t}, size)
 }
 
 // lengthOf is how many bytes a frame's length takes.
@@ -336,6 +392,12 @@ type asker struct {
 
 	records int
 	learnt  []fleet.Record
+	// pushes is how many records may be given; no bound where it is 0. pushed are those that were.
+	pushes, pushed int
+	// absent were the wanted positions at which nothing lay here when they were found.
+	absent map[fleet.Digest]bool
+	// left counts what other sessions fetch or fetched instead, unsaid what was not given.
+	left, unsaid int
 	// settled are positions at which both hold the same since a moment ago.
 	settled map[fleet.Digest]bool
 }
@@ -344,10 +406,11 @@ var errBudget = errors.New("more than one reconciliation may cost; the rest is l
 
 // reconcile makes this member's set and another one's equal, as far as one session goes. What was
 // learnt before an error stays.
-func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, err error) {
+func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, left bool, err error) {
 	member := fleet.MemberID(id.String())
+	a := asker{Node: w.Node, peer: member, pushes: w.pushesTo(id)}
 	end := w.reconciling(member)
-	defer func() { end(err == nil) }()
+	defer func() { end(err == nil && a.left == 0) }()
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
 	defer cancel()
 	opening, opened := context.WithTimeout(ctx, w.cfg.StreamTimeout)
@@ -357,26 +420,37 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, err error
 		if w.speaksOther(id) {
 			w.counts.unspoken.Add(1)
 		}
-		return 0, err
+		return 0, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
 	defer stop()
-	a := asker{
-		Node: w.Node, talk: newTalk(stream, w.cfg.StreamTimeout), peer: member,
-		met: func(life lifeID, root fleet.Digest) { w.met(stream.Conn(), life, root) },
-	}
+	a.talk = newTalk(stream, w.cfg.StreamTimeout)
+	a.met = func(life lifeID, root fleet.Digest) { w.met(stream.Conn(), life, root) }
 	err = a.run()
 	w.counts.syncBytes.Add(uint64(a.bytes))
 	w.learntBySync(a.learnt)
+	left = a.left+a.unsaid > 0
 	if err != nil {
 		if !a.answered {
 			// What is remembered may be of an earlier agent with this key: ask for the protocol anew.
 			_ = w.host.Peerstore().RemoveProtocols(id, syncProtocol)
 		}
-		return len(a.learnt), errors.Join(err, stream.Reset())
+		return len(a.learnt), left, errors.Join(err, stream.Reset())
 	}
-	w.told.reconciled(member)
-	return len(a.learnt), stream.Close()
+	if !left {
+		w.told.reconciled(member)
+	}
+	return len(a.learnt), left, stream.Close()
+}
+
+// pushesTo is how many records one session may give to a member.
+func (w *wire) pushesTo(id peer.ID) int {
+	w.handlersMu.Lock()
+	defer w.handlersMu.Unlock()
+	if at, ok := w.askedAt[id]; ok && time.Since(at) < w.cfg.SyncEvery {
+		return pushToAsker
+	}
+	return pushMost
 }
 
 // speaksOther says that a member has said which protocols it speaks, and this one is not among them. It is asked again
@@ -386,21 +460,22 @@ func (w *wire) speaksOther(id peer.ID) bool {
 	return err == nil && len(spoken) > 0 && !slices.Contains(spoken, syncProtocol)
 }
 
-// learntBySync tells others what one reconciliation taught, unless it was a newcomer's bulk.
+// learntBySync tells others what one reconciliation taught, unless it was a newcomer's bulk, or a part of one.
 func (n *Node) learntBySync(learnt []fleet.Record) {
-	if len(learnt) <= regossipMost {
+	if len(learnt) <= regossipMost && !n.flights.busy(nil, 1) {
 		n.tell(learnt)
 	}
 }
 
 func (a *asker) run() (err error) {
 	defer a.recovered(&err)
-	a.settled = map[fleet.Digest]bool{}
+	defer a.flights.ended(a)
+	a.settled, a.absent = map[fleet.Digest]bool{}, map[fleet.Digest]bool{}
 	if _, err := rand.Read(a.salt[:]); err != nil {
 		return err
 	}
 	same, err := a.hello()
-	if same || err != nil {
+	if same || err != nil || a.givesWay() {
 		return err
 	}
 	shares, err := a.differing()
@@ -450,25 +525,40 @@ func (a *asker) differing() ([]lattice.Share, error) {
 	return ours.differing(theirs), nil
 }
 
+// givesWay says that others bring much already. What is different here is most likely what they bring.
+func (a *asker) givesWay() bool {
+	if !a.flights.busy(a, bulkAtOnce) {
+		return false
+	}
+	a.left++
+	return true
+}
+
 // runShare makes one share equal. Depth first, and what is found goes over before more is looked for, so that a
-// session that breaks off has not been in vain.
+// session that breaks off has not been in vain. In
+// which order the parts come is chance, so that sessions with several members meet as late as can be.
 func (a *asker) runShare(share lattice.Share) error {
 	var wants, offers []fleet.Digest
-	asks := []lattice.Prefix{{}}
-	for len(asks) > 0 {
-		part := asks[max(0, len(asks)-asksAtOnce):]
-		summaries, err := a.ask(share, part)
+	open := []unequal{{}}
+	for len(open) > 0 {
+		if a.givesWay() {
+			return nil
+		}
+		at := max(0, len(open)-a.window.prefixes())
+		asks := a.still(share, open[at:])
+		open = open[:at]
+		summaries, err := a.ask(share, asks)
 		if err != nil {
 			return err
 		}
-		asks = asks[:len(asks)-len(part)]
-		a.setMu.RLock()
-		for _, m := range summaries {
-			d := a.set.Diff(a.salt, share, m)
-			asks, wants, offers = append(asks, d.Ask...), append(wants, d.Want...), append(offers, d.Offer...)
+		for i := range summaries {
+			d := a.diff(share, &summaries[i])
+			for _, p := range d.Ask {
+				open = append(open, unequal{p, &summaries[i]})
+			}
+			wants, offers = append(wants, d.Want...), append(offers, d.Offer...)
 		}
-		a.setMu.RUnlock()
-		if len(asks) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
+		if len(open) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
 			continue
 		}
 		if err := a.pull(share, wants); err != nil {
@@ -478,12 +568,57 @@ func (a *asker) runShare(share lattice.Share) error {
 			return err
 		}
 		wants, offers = nil, nil
+		clear(a.absent)
 	}
 	return nil
 }
 
+// unequal is a part of the set that is to be looked into, and the other side's summary that showed it; nil for the
+// whole.
+type unequal struct {
+	at lattice.Prefix
+	in *lattice.Summary
+}
+
+// still are the parts that are unequal now: what was missing may have come from others since.
+func (a *asker) still(share lattice.Share, parts []unequal) (asks []lattice.Prefix) {
+	a.setMu.RLock()
+	defer a.setMu.RUnlock()
+	differ := map[*lattice.Summary][]lattice.Prefix{}
+	for _, part := range parts {
+		if part.in == nil {
+			asks = append(asks, part.at)
+			continue
+		}
+		now, known := differ[part.in]
+		if !known {
+			now = a.set.Diff(a.salt, share, *part.in).Ask
+			differ[part.in] = now
+		}
+		if slices.Contains(now, part.at) {
+			asks = append(asks, part.at)
+		}
+	}
+	return asks
+}
+
+// diff compares what is here with a summary. It notes which of the wanted positions are empty here.
+func (a *asker) diff(share lattice.Share, m *lattice.Summary) lattice.Difference {
+	a.setMu.RLock()
+	defer a.setMu.RUnlock()
+	d := a.set.Diff(a.salt, share, *m)
+	for _, p := range d.Want {
+		if _, held := a.set.At(share, p); !held {
+			a.absent[p] = true
+		}
+	}
+	mathrand.Shuffle(len(d.Ask), func(i, j int) { d.Ask[i], d.Ask[j] = d.Ask[j], d.Ask[i] })
+	return d
+}
+
 // question sends a frame and reads the answer, each within its time.
 func (a *asker) question(f frame) (frame, error) {
+	asked := time.Now()
 	if err := a.send(f); err != nil {
 		return frame{}, err
 	}
@@ -491,6 +626,7 @@ func (a *asker) question(f frame) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
+	a.window.answered(time.Since(asked))
 	if a.bytes > maxSessionBytes {
 		return frame{}, errBudget
 	}
@@ -525,6 +661,9 @@ func (a *asker) hello() (same bool, err error) {
 }
 
 func (a *asker) ask(share lattice.Share, prefixes []lattice.Prefix) ([]lattice.Summary, error) {
+	if len(prefixes) == 0 {
+		return nil, nil
+	}
 	answer, err := a.question(askFrame(a.salt, share, prefixes))
 	if err != nil {
 		return nil, err
@@ -535,48 +674,88 @@ func (a *asker) ask(share lattice.Share, prefixes []lattice.Prefix) ([]lattice.S
 	return readSummaries(answer.body, prefixes)
 }
 
-// pull fetches what lies at these positions there.
+// pull fetches what lies at these positions there, but for what other sessions fetch.
 func (a *asker) pull(share lattice.Share, wants []fleet.Digest) error {
 	for len(wants) > 0 {
-		part := wants[:min(len(wants), wantsAtOnce)]
-		answer, err := a.question(wantFrame(share, part))
+		part := wants[:min(len(wants), a.window.positions())]
+		wants = wants[len(part):]
+		claimed := a.flights.claim(a, a.lacking(share, part), time.Now().Add(a.timeout))
+		a.left += len(part) - len(claimed)
+		if len(claimed) == 0 {
+			continue
+		}
+		done, err := a.fetch(share, claimed)
+		a.flights.land(a, claimed)
 		if err != nil {
 			return err
 		}
-		if answer.kind != frameRecords {
-			return unexpected(answer)
-		}
-		done, records, err := readRecords(answer.body, len(part))
-		if err != nil {
-			return err
-		}
-		a.records += len(records)
-		if a.records > maxSessionRecords {
-			return errBudget
-		}
-		learnt, err := a.admit(records)
-		if err != nil {
-			return err
-		}
-		for i := range learnt {
-			r := &learnt[i]
-			a.settled[lattice.Position(r.Writer, r.Kind, r.Key)] = true
-		}
-		a.learnt = append(a.learnt, learnt...)
-		wants = wants[done:]
+		wants = append(claimed[done:], wants...)
 	}
 	return nil
 }
 
+// lacking are the positions but for those where something has come since they were found.
+func (a *asker) lacking(share lattice.Share, positions []fleet.Digest) (lacking []fleet.Digest) {
+	a.setMu.RLock()
+	defer a.setMu.RUnlock()
+	for _, p := range positions {
+		if _, held := a.set.At(share, p); held && a.absent[p] {
+			continue
+		}
+		lacking = append(lacking, p)
+	}
+	return lacking
+}
+
+// fetch asks for positions once, and says how many of them, from the first, are dealt with.
+func (a *asker) fetch(share lattice.Share, positions []fleet.Digest) (done int, err error) {
+	answer, err := a.question(wantFrame(share, positions))
+	if err != nil {
+		return 0, err
+	}
+	if answer.kind != frameRecords {
+		return 0, unexpected(answer)
+	}
+	done, records, err := readRecords(answer.body, len(positions))
+	if err != nil {
+		return 0, err
+	}
+	a.records += len(records)
+	if a.records > maxSessionRecords {
+		return 0, errBudget
+	}
+	learnt, err := a.admit(records)
+	if err != nil {
+		return 0, err
+	}
+	bytes := 0
+	for i := range learnt {
+		r := &learnt[i]
+		a.settled[lattice.Position(r.Writer, r.Kind, r.Key)] = true
+		bytes += len(r.Body) + recordOverhead
+	}
+	a.flights.brought(a, bytes)
+	a.learnt = append(a.learnt, learnt...)
+	return done, nil
+}
+
+// recordOverhead is about what a record is beside its body: position, key and signature, in bytes.
+const recordOverhead = 200
+
 // push gives what lies at these positions here, unless it has just come from there.
 func (a *asker) push(share lattice.Share, offers []fleet.Digest) error {
 	for len(offers) > 0 {
-		part, done := a.collect(share, offers, maxFrame-1, func(p fleet.Digest) bool { return a.settled[p] })
+		if a.pushes > 0 && a.pushed >= a.pushes {
+			a.unsaid += len(offers)
+			return nil
+		}
+		part, done := a.collect(share, offers[:min(len(offers), a.window.positions(), a.pushable())], a.window.size-1,
+			func(p fleet.Digest) bool { return a.settled[p] })
 		offers = offers[done:]
 		if part.count == 0 {
 			continue
 		}
-		a.records += part.count
+		a.records, a.pushed = a.records+part.count, a.pushed+part.count
 		if a.records > maxSessionRecords {
 			return errBudget
 		}
@@ -591,15 +770,26 @@ func (a *asker) push(share lattice.Share, offers []fleet.Digest) error {
 	return nil
 }
 
+// pushable is how many more records may be given.
+func (a *asker) pushable() int {
+	if a.pushes == 0 {
+		return maxSessionRecords
+	}
+	return a.pushes - a.pushed
+}
+
 // collect makes a batch of what lies at the positions, from the first, as far as most bytes go, and says how
-// many positions that deals with. A record always fits.
+// many positions that deals with. The first record is in it, however little most is: it fits a frame.
 func (n *Node) collect(share lattice.Share, positions []fleet.Digest, most int, skip func(fleet.Digest) bool) (b batch, done int) {
 	n.setMu.RLock()
 	defer n.setMu.RUnlock()
 	for _, p := range positions {
 		r, ok := n.set.At(share, p)
-		if ok && !skip(p) && !b.add(r.Encode(), most) {
-			break
+		if ok && !skip(p) {
+			encoded := r.Encode()
+			if !b.add(encoded, most) && (b.count > 0 || !b.add(encoded, maxFrame-3)) {
+				break
+			}
 		}
 		done++
 	}
