@@ -4,7 +4,4 @@
 
 package sequencer
 
-const (
-	safetySeeds  = 2000
-	manyReleases = 1000
-)
+const manyReleases = 1000

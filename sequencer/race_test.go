@@ -4,8 +4,5 @@
 
 package sequencer
 
-// Under the race detector, which looks for something else, everything takes several times as long.
-const (
-	safetySeeds  = 800
-	manyReleases = 400
-)
+// manyReleases under the race detector, which looks for something else and takes several times as long.
+const manyReleases = 400

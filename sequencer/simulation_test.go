@@ -481,7 +481,7 @@ func (w *world) finish() {
 // TestSafety runs many seeds; each of the invariants holds in every one of them.
 func TestSafety(t *testing.T) {
 	total := counters{}
-	for seed := range uint64(safetySeeds) {
+	for seed := range uint64(2000) {
 		w, err := newWorld(seeded{rand.New(rand.NewPCG(seed, 1))}, asBuilt, Accept)
 		if err != nil {
 			t.Fatal(err)

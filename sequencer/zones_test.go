@@ -100,7 +100,7 @@ func TestZonesDecideAlike(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d, %d, %d and %d cases", early, pulled, spared, sick)
+	t.Logf("cases: %d held only by another zone's sickness, %d decided otherwise with more zones, %d needed fewer than all, %d sick", early, pulled, spared, sick)
 	if early == 0 || pulled == 0 || spared == 0 || sick == 0 {
 		t.Errorf("vacuous: %d held only by another zone's sickness, %d decided otherwise with more zones, %d needed fewer than all, %d sick", early, pulled, spared, sick)
 	}

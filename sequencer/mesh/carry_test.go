@@ -81,7 +81,7 @@ func TestZonesCarryTheirOwn(t *testing.T) {
 			if noGossip {
 				each = 2
 			}
-			w := inZones(t, each, zones, func(c *mesh.Config) { c.NoGossip, c.SyncEvery = noGossip, 200*time.Millisecond })
+			w := inZones(t, each, zones, calm, func(c *mesh.Config) { c.NoGossip, c.SyncEvery = noGossip, 200*time.Millisecond })
 			var all []fleet.Record
 			statuses, facts := make([][]fleet.Record, 3), make([][]fleet.Record, 3)
 			for i := range each * 3 {

@@ -25,9 +25,6 @@ const (
 	MaxMessage   = maxMessage
 )
 
-// Raced is raced for the other tests.
-const Raced = raced
-
 // The topics of a fleet and of its zones.
 var (
 	RecordsTopic    = recordsTopic

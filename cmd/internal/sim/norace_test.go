@@ -4,4 +4,7 @@
 
 package sim
 
-const seeds = 1000
+const (
+	seeds     = 1000
+	bugsApart = 1
+)
