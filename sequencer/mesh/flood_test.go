@@ -134,7 +134,7 @@ func flood(t *testing.T, kind string) {
 		c.OnNews = heard.onNews
 		if long == 0 {
 			// A machine that is slow does not get to 10,000 in a second.
-			c.Rates.Messages, c.Rates.Bytes = mesh.Rate{PerSecond: 100, AtOnce: 200}, mesh.Rate{PerSecond: 1 << 20, AtOnce: 8 << 20}
+			c.Rates.Messages, c.Rates.Bytes = mesh.Rate{PerSecond: 20, AtOnce: 200}, mesh.Rate{PerSecond: 1 << 20, AtOnce: 8 << 20}
 			c.Rates.Gossips = mesh.Rate{PerSecond: 1, AtOnce: 5}
 		}
 	})
