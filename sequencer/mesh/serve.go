@@ -28,6 +28,8 @@ type answerer struct {
 	// ours is what was carried when the first page was asked for, theirs what was told so far.
 	ours, theirs carried
 	pages        int
+	// compared: it was found out that both hold the same, or in which shares they differ.
+	compared bool
 }
 
 var errServing = errors.New("another reconciliation of this member is running")
@@ -51,7 +53,7 @@ func (w *wire) serveSync(s network.Stream) error {
 	stop := time.AfterFunc(w.cfg.SessionTimeout, func() { _ = s.Reset() })
 	defer stop.Stop()
 	err := a.run()
-	end(err == nil)
+	end(err == nil && a.compared)
 	w.learntBySync(a.learnt)
 	if err != nil {
 		w.counts.sessionsRefused.Add(1)
@@ -135,6 +137,7 @@ func (a *answerer) hello(body []byte) (frame, error) {
 	if common == theirs {
 		// What they hold beside it is none of ours to compare: it is as good as equal.
 		a.met(life, whole)
+		a.compared = true
 		return sameFrame(a.lifeID()), nil
 	}
 	a.met(life, theirs)
@@ -156,6 +159,7 @@ func (a *answerer) shares(body []byte) (frame, error) {
 	answer, _ := sharesFrame(a.ours, a.pages)
 	a.pages++
 	if !more {
+		a.compared = true
 		a.told.note(a.peer, a.theirs)
 	}
 	return answer, nil

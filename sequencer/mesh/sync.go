@@ -440,7 +440,10 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, left bool
 	if !left {
 		w.told.reconciled(member)
 	}
-	return len(a.learnt), left, stream.Close()
+	// Who gives nothing but what is refused here, such as registers that have ended by this clock and not by its own, is
+	// not asked again at once.
+	fruitless := a.records > a.pushed && len(a.learnt) == 0
+	return len(a.learnt), left || fruitless, stream.Close()
 }
 
 // pushesTo is how many records one session may give to a member.

@@ -117,6 +117,7 @@ type running struct {
 	metrics  *Metrics
 	notify   readapi.Notifier
 	roster   rosterNow
+	taken    string        // the roster in force, encoded; followRoster's alone
 	onRoster chan struct{} // closed once this member is on the roster
 	version  readapi.FleetMember
 }
@@ -293,8 +294,11 @@ func (r *running) take(members []fleet.Member) {
 		r.control.Wake(r.homes.Names()...)
 	}
 	roster := NewRoster(members)
-	r.roster.set(roster)
-	r.node.SetRoster(roster)
+	if string(encoded) != r.taken { // to take the same one again would divide the state anew, and dial who was just dialled
+		r.taken = string(encoded)
+		r.roster.set(roster)
+		r.node.SetRoster(roster)
+	}
 	if _, ok := roster.Member(r.id); !ok {
 		r.cfg.Log.Info("this member is not on the roster: add a FleetMember with its peer ID", "peerID", string(r.id))
 		return
