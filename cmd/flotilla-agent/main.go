@@ -92,6 +92,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.DataDir, "data-dir", cfg.DataDir, "fleet state and git mirrors; may be lost, the others bring it back")
 	f.StringSliceVar(&cfg.Listen, "listen", nil, "multiaddrs of the mesh, such as /ip4/0.0.0.0/udp/4001/quic-v1; none: this member only dials out")
 	f.StringArrayVar(&cfg.Peers, "peer", nil, "multiaddr of a member to dial beside those that the roster gives, ending in /p2p/ and its peer ID; /dns4, /dns6 and /dnsaddr are looked up at every attempt; may be repeated")
+	f.BoolVar(&cfg.NoGossip, "no-gossip", false, "leave records to reconciliation, for a site whose line is too slow to hear everything several times")
 	f.StringArrayVar(&cfg.Announce, "announce", nil, "multiaddr at which this member can be reached, told to the others where the roster gives none; may be repeated")
 	f.StringVar(&cfg.ReadAddr, "read-addr", cfg.ReadAddr, "of the read endpoint (https)")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", cfg.MetricsAddr, "of /metrics; 0 switches it off")

@@ -85,6 +85,7 @@ type Node struct {
 	counted atomic.Uint64
 	book    book
 	flood   *flood
+	line    ownLine
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -113,6 +114,7 @@ func New(cfg Config) (*Node, error) {
 	n.told.begin()
 	n.flights.begin()
 	n.settle.begin()
+	n.line.begin()
 	n.life.begin(n.id, n.pace())
 	n.rosterNow.Store(&cfg.Roster)
 	n.flood = newFlood(n)

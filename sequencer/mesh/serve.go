@@ -65,7 +65,7 @@ func (w *wire) serveSync(s network.Stream) error {
 func (w *wire) beginServing(id peer.ID) bool {
 	w.handlersMu.Lock()
 	defer w.handlersMu.Unlock()
-	if w.serving[id] {
+	if w.serving[id] || !w.line.mayServe(len(w.serving)) {
 		return false
 	}
 	w.serving[id], w.askedAt[id] = true, time.Now()

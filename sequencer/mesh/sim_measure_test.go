@@ -450,14 +450,22 @@ func (m mouth) offer(to fleet.Member, records []fleet.Record) error {
 }
 
 // TestMeasureSlowSite: a rollout over 2,000 members in 20 minutes, as a site with a line of 64 kbit/s hears
-// it. 30 hosts run; the facts of the others come in at random ones of them as they would by reconciliation, and
+// it, with gossip and without. 30 hosts run; the facts of the others come in at random ones of them as they would by reconciliation, and
 // travel by gossip from there.
 func TestMeasureSlowSite(t *testing.T) {
 	sizes(t)
+	t.Run("gossip", func(t *testing.T) { measureSlowSite(t, false) })
+	t.Run("no gossip", func(t *testing.T) { measureSlowSite(t, true) })
+}
+
+func measureSlowSite(t *testing.T, silent bool) {
 	const members, clusters, slow, teller, lasts = 31, 2000, 0, 30, 20 * time.Minute
 	records := rolledOut(t, clusters, 1)
 	rand.New(rand.NewPCG(5, 6)).Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	layout := meshtest.Layout{Members: members, Writers: clusters - members, Near: neighbours(members-1, 8, 29)}
+	layout := meshtest.Layout{
+		Members: members, Writers: clusters - members, Near: neighbours(members-1, 8, 29),
+		Configure: func(i int, c *mesh.Config) { c.NoGossip = silent && i == slow },
+	}
 	measure(t, meshtest.WAN(1), layout, func(g *gauge) {
 		for i := range teller {
 			g.Start(i)
@@ -470,7 +478,9 @@ func TestMeasureSlowSite(t *testing.T) {
 		defer func() { must(g.t, h.Close()) }()
 		m := mouth{g.t, h}
 		for i := range teller {
-			must(g.t, h.Connect(g.t.Context(), infoOf(g.t, g.Member(i))))
+			if i != slow {
+				must(g.t, h.Connect(g.t.Context(), infoOf(g.t, g.Member(i))))
+			}
 		}
 		before, begin := g.Traffic(slow), time.Now()
 		draw, next := rand.New(rand.NewPCG(7, 8)), 0

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -215,7 +216,7 @@ func (w *wire) consider(ctx context.Context, s *scheduler, a ask) {
 	if a.peer == "" {
 		return
 	}
-	if !s.mayStart(a.peer, w.cfg.SyncGap) {
+	if !w.line.mayAsk() || !s.mayStart(a.peer, w.cfg.SyncGap) {
 		s.again[a.peer] = true
 		return
 	}
@@ -252,7 +253,7 @@ func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
 		}
 	}
 	for id := range s.again {
-		if s.mayStart(id, w.cfg.SyncGap) {
+		if w.line.mayAsk() && s.mayStart(id, w.cfg.SyncGap) {
 			delete(s.again, id)
 			w.start(ctx, s, id)
 		}
@@ -262,8 +263,10 @@ func (w *wire) startWaiting(ctx context.Context, s *scheduler) {
 // start is called by reconcileLoop, which waits for what it started.
 func (w *wire) start(ctx context.Context, s *scheduler, id peer.ID) {
 	s.running[id] = time.Now()
+	over := w.line.asking()
 	go func() {
 		learnt, left, err := w.reconcile(ctx, id)
+		over()
 		w.counts.sessions.Add(1)
 		if err != nil {
 			w.counts.sessionsFailed.Add(1)
@@ -627,9 +630,13 @@ func (a *asker) question(f frame) (frame, error) {
 	}
 	answer, err := a.receive()
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) || time.Since(asked) > windowLate {
+			a.line.answered(a.peer, windowLate+1, 0)
+		}
 		return frame{}, err
 	}
 	a.window.answered(time.Since(asked))
+	a.line.answered(a.peer, time.Since(asked), answer.size())
 	if a.bytes > maxSessionBytes {
 		return frame{}, errBudget
 	}

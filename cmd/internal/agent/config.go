@@ -42,6 +42,8 @@ type Config struct {
 	// Peers are multiaddrs of members to dial beside those that the roster gives, Announce those at which this one is
 	// reached; see mesh.Config.
 	Peers, Announce []string
+	// NoGossip leaves records to reconciliation: each comes once, later.
+	NoGossip bool
 	// ReadAddr of the read endpoint, MetricsAddr and ProbeAddr of /metrics and /livez /readyz; "0" switches the latter two off.
 	ReadAddr, MetricsAddr, ProbeAddr string
 	// InProcess renders payloads in the agent's own process, where they cannot be jailed in one of their own.

@@ -191,7 +191,7 @@ func (r *running) openMesh() error {
 	r.control = NewController()
 	config := mesh.LAN()
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
-	config.Peers, config.Announce = r.cfg.Peers, r.cfg.Announce
+	config.Peers, config.Announce, config.NoGossip = r.cfg.Peers, r.cfg.Announce, r.cfg.NoGossip
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
 	config.OnDropped = r.dropped
 	config.Flat = flatFleet
