@@ -5,7 +5,6 @@ package mesh
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -152,40 +151,6 @@ func (n *Node) checkBody(r *fleet.Record) (err error) {
 	}()
 	return n.bodies(r)
 }
-
-// checkBody refuses a body that is not what its kind says. Kinds, and versions of bodies, that are not
-// known here pass: they are carried for those who know them. But not under the key of a proof against a member: what
-// cannot be read there would take the place of one that settled that member's. A proof of a later form needs another
-// key, or a kind of its own.
-func checkBody(r *fleet.Record) error {
-	var err error
-	switch {
-	case r.Kind == fleet.KindFact:
-		_, err = fleet.DecodeFact(r)
-	case r.Kind == fleet.KindCommand:
-		_, err = fleet.DecodeCommand(r)
-	case r.Kind == fleet.KindSeal:
-		_, err = fleet.DecodeSeal(r)
-	case r.Kind == fleet.KindProof:
-		_, err = fleet.DecodeProof(r)
-		if _, none := fleet.MemberID(r.Key).PublicKey(); none == nil {
-			return err
-		}
-	case r.Kind == fleet.KindFloor:
-		_, err = fleet.DecodeFloor(r)
-	case r.Kind == fleet.KindRollup:
-		_, err = fleet.DecodeRollup(r)
-	case r.Kind == fleet.KindRegister && strings.HasPrefix(r.Key, statusPrefix):
-		_, err = fleet.DecodeStatus(r)
-	}
-	if errors.Is(err, fleet.ErrMalformed) {
-		return err
-	}
-	return nil
-}
-
-// statusPrefix begins the key of every status register; other registers have other bodies.
-var statusPrefix = strings.TrimSuffix(fleet.StatusKey(fleet.RolloutName{}), fleet.RolloutName{}.String())
 
 func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 	c := &n.counts

@@ -78,7 +78,7 @@ type Node struct {
 	told    announcements
 	settle  settling
 	flights flights
-	// bodies is checkBody; decoders meet what others wrote.
+	// bodies is fleet.CheckBody; decoders meet what others wrote.
 	bodies func(*fleet.Record) error
 	// born is New's moment, counted the last counter of a beat or a heartbeat.
 	born    time.Time
@@ -107,7 +107,7 @@ func New(cfg Config) (*Node, error) {
 		leaving:    map[fleet.Digest]fleet.Record{},
 		unprovable: map[fleet.MemberID]bool{},
 		over:       map[fleet.MemberID]bool{},
-		bodies:     checkBody,
+		bodies:     fleet.CheckBody,
 		ready:      make(chan struct{}),
 		born:       time.Now(),
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"go.etcd.io/bbolt"
@@ -246,7 +245,7 @@ func (c *check) record(at, value []byte) {
 		c.find(err.Error(), where, do)
 		return
 	}
-	if err := checkBody(&r); err != nil {
+	if err := fleet.CheckBody(&r); err != nil {
 		c.find(err.Error(), where, "nothing: the agent carries it and acts on nothing that it cannot read")
 	}
 	digest, spot := r.Digest(), position{r.Writer, r.Epoch, r.Seq}
@@ -267,33 +266,6 @@ func (c *check) record(at, value []byte) {
 		w.Epoch, w.Seq = r.Epoch, r.Seq
 	}
 }
-
-// checkBody of a kind that this version knows.
-func checkBody(r *fleet.Record) (err error) {
-	switch {
-	case r.Kind == fleet.KindSeal:
-		_, err = fleet.DecodeSeal(r)
-	case r.Kind == fleet.KindFact:
-		_, err = fleet.DecodeFact(r)
-	case r.Kind == fleet.KindCommand:
-		_, err = fleet.DecodeCommand(r)
-	case r.Kind == fleet.KindProof:
-		_, err = fleet.DecodeProof(r)
-	case r.Kind == fleet.KindFloor:
-		_, err = fleet.DecodeFloor(r)
-	case r.Kind == fleet.KindRollup:
-		_, err = fleet.DecodeRollup(r)
-	case r.Kind == fleet.KindRegister && strings.HasPrefix(r.Key, statusPrefix):
-		_, err = fleet.DecodeStatus(r)
-	}
-	if errors.Is(err, fleet.ErrMalformed) {
-		return err // another version of it is for those who know that
-	}
-	return nil
-}
-
-// statusPrefix begins the key of every status register; other registers have other bodies.
-var statusPrefix = strings.TrimSuffix(fleet.StatusKey(fleet.RolloutName{}), fleet.RolloutName{}.String())
 
 func (c *check) blob(key, content []byte) {
 	if digest := fleet.BlobDigest(content); string(digest[:]) != string(key) {
