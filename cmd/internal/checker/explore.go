@@ -97,10 +97,8 @@ func (s *search) violate(by step, format string, args ...any) {
 
 func (s *search) tell(by step) string {
 	v := s.Versions[by.release]
-	text := fmt.Sprintf("%s %s", s.members[by.member].Name, by.what)
-	if place := s.places[by.release][by.member]; true {
-		text += fmt.Sprintf(" (%s of seal %d, stage %d, rank %d)", v.Revision, v.Number, place.Stage+1, place.Rank)
-	}
+	place := s.places[by.release][by.member]
+	text := fmt.Sprintf("%s %s (%s of seal %d, stage %d, rank %d)", s.members[by.member].Name, by.what, v.Revision, v.Number, place.Stage+1, place.Rank)
 	if by.heard.deafTo != 0 {
 		var deaf []string
 		for i := range s.members {
@@ -308,10 +306,7 @@ func (s *search) suffer(now *state, i int) {
 	if now.restores < s.Limits.Restores {
 		next := *now
 		next.restores++
-		next.accepted[i] = 0
-		for r := range s.plans {
-			next.kept[r][i], next.stored[r][i] = 0, 0
-		}
+		next.forget(i)
 		s.add(next, step{int8(i), r, "loses its store and gets its API back from an old backup", hearing{}})
 	}
 	if now.forks < s.Limits.Forks && now.forked&(1<<i) == 0 {
@@ -323,10 +318,7 @@ func (s *search) suffer(now *state, i int) {
 	if now.rebuilds < s.Limits.Rebuilds {
 		next := *now
 		next.rebuilds++
-		next.accepted[i] = 0
-		for r := range s.plans {
-			next.kept[r][i], next.stored[r][i] = 0, 0
-		}
+		next.forget(i)
 		if !s.bug.RebuiltKeepsPlace {
 			next.gone |= 1 << i
 		}

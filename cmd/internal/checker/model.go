@@ -69,7 +69,7 @@ type compiled struct {
 	bug     Bug
 	members []fleet.Member
 	plans   []*sequencer.Plan
-	// trueStages are the stages by which invariants are counted, whatever a bug makes of the plans.
+	// stages by which invariants are counted, whatever a bug makes of the plans.
 	stages   [][][]int // release, stage, rank: member
 	index    map[fleet.MemberID]int
 	releases map[fleet.Digest]int

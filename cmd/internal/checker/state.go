@@ -41,6 +41,14 @@ func (s *state) own(r, i int) milestones { return s.kept[r][i] | s.stored[r][i] 
 // truth is what a member has bound itself to, whether or not anybody has heard.
 func (s *state) truth(r, i int) milestones { return s.said[r][i] | s.kept[r][i] | s.stored[r][i] }
 
+// forget everything that a member has of its own.
+func (s *state) forget(i int) {
+	s.accepted[i] = 0
+	for r := range s.kept {
+		s.kept[r][i], s.stored[r][i] = 0, 0
+	}
+}
+
 // hearing is what a member has heard at one moment: everything but the words of some members, all commands or none,
 // and the proofs against members or none.
 type hearing struct {

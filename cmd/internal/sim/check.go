@@ -171,9 +171,7 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 			w.seen["a release left in motion"]++
 		}
 	}
-	commands := slices.DeleteFunc(ledger{m}.commands(r.name), func(c fleet.Command) bool {
-		return c.Verb == fleet.Resume && (ledger{m}).Removed(c.By)
-	})
+	commands := ledger{m}.believed(r.name)
 	for _, stop := range commands {
 		lifted := slices.ContainsFunc(commands, func(c fleet.Command) bool {
 			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)

@@ -5,7 +5,6 @@ package sim
 import (
 	"context"
 	"math/bits"
-	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
@@ -137,18 +136,20 @@ func (l ledger) Removed(id fleet.MemberID) bool {
 
 // Commands is in sequencer.Facts.
 func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
-	all := slices.DeleteFunc(l.commands(name), func(c fleet.Command) bool { return c.Verb == fleet.Resume && l.Removed(c.By) })
+	all := l.believed(name)
 	if l.bug.heard != nil {
 		return l.bug.heard(l, all)
 	}
 	return all
 }
 
-func (l ledger) commands(name fleet.RolloutName) []fleet.Command {
+// believed commands are all but the goes of members that were removed.
+func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
 	var out []fleet.Command
 	for _, page := range l.book.commands[l.book.names[name]] {
 		if l.heard.has(page) {
-			if c, err := fleet.DecodeCommand(&l.book.records[page]); err == nil {
+			c, err := fleet.DecodeCommand(&l.book.records[page])
+			if err == nil && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
 				out = append(out, c)
 			}
 		}

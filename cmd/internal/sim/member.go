@@ -70,7 +70,6 @@ type member struct {
 // running is one rollout's payload in one cluster.
 type running struct {
 	revision fleet.Revision
-	since    time.Duration
 	wellAt   time.Duration // healthy from then on; negative is never
 	sickAt   time.Duration // and sick again from then on; zero is never
 }

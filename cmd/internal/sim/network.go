@@ -3,9 +3,10 @@
 package sim
 
 import (
-	"fmt"
 	"slices"
 	"time"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
 // degree is how many members each one gossips with, as the mesh does.
@@ -187,7 +188,7 @@ func (w *World) plan() {
 	sometime(w.params.Losses, func() {
 		m := anyone()
 		m.crash(w.between(time.Second, time.Minute))
-		m.heard, m.statuses = heard{}, map0()
+		m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
 		w.count("store lost")
 		w.story(m, "the store is lost")
 	})
@@ -229,9 +230,6 @@ func (w *World) churn(i int) {
 	}
 	w.story(nil, "seal %d of %s for %d members", len(r.seals), r.name.Name, len(targets))
 	for _, m := range w.members {
-		m.wake(i, m.lag+w.between(0, w.look()))
+		m.wake(i, m.lag+w.between(0, look))
 	}
 }
-
-// String of the network's form, for a story's head.
-func (n *network) String() string { return fmt.Sprintf("%d members, degree %d", len(n.near), degree) }

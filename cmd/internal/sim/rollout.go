@@ -119,7 +119,7 @@ func (w *World) reseal(i int, at time.Duration, targets []fleet.Member) error {
 func (w *World) compileAll(i int, s sequencer.Sealed) error {
 	for _, c := range w.rollouts[i].commits {
 		for _, rev := range []fleet.Revision{c.revision, c.sibling} {
-			plan, err := sequencer.Compile(s, rev)
+			plan, err := w.compiled.Compile(s, rev)
 			if err != nil {
 				return err
 			}

@@ -187,5 +187,3 @@ func (w *World) astray(id fleet.MemberID) int {
 	}
 	return 0
 }
-
-func map0() map[fleet.RolloutName]fleet.Status { return map[fleet.RolloutName]fleet.Status{} }

@@ -88,14 +88,14 @@ func (w *World) settle(m *member) {
 	}
 	for i, r := range w.rollouts {
 		for _, c := range r.commits { // it looks at its source some time after each commit
-			w.after(c.at+m.lag+w.between(0, w.look()), func() { m.wake(i, 0) })
+			w.after(c.at+m.lag+w.between(0, look), func() { m.wake(i, 0) })
 		}
 	}
 	m.after(w.between(0, w.params.Beat), m.beat)
 }
 
 // look is how long it takes until everyone has looked at a source after a commit: news of it travels.
-func (w *World) look() time.Duration { return 2 * time.Second }
+const look = 2 * time.Second
 
 func (w *World) between(a, b time.Duration) time.Duration {
 	if b <= a {
@@ -170,7 +170,7 @@ func (w *World) fate(m *member, rev fleet.Revision) running {
 		takes *= 10
 		w.count("slow cluster")
 	}
-	next := running{revision: rev, since: w.now, wellAt: w.now + takes}
+	next := running{revision: rev, wellAt: w.now + takes}
 	r := w.rollouts[w.rolloutWith(rev)]
 	first := rev == r.commits[0].revision && len(r.commits) > 1
 	switch {

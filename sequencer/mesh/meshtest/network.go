@@ -174,33 +174,49 @@ func (w *Network) start(i int) {
 	for _, option := range w.configs {
 		option(&cfg)
 	}
+	m.run(w.t, cfg)
+	m.listened = m.node.Addresses()
+	if w.dials == nil {
+		m.member.Addresses = m.listened
+	}
+}
+
+// run starts a node on cfg's store, and returns when it listens.
+func (m *member) run(t testing.TB, cfg mesh.Config) {
+	t.Helper()
 	node, err := mesh.New(cfg)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- node.Run(ctx) }()
-	m.node, m.store = node, s
+	m.node, m.store = node, cfg.Store
 	m.end = func() {
 		cancel()
 		if err := <-ended; err != nil {
-			w.t.Errorf("member %d: %v", i, err)
+			t.Errorf("%s: %v", m.member.Name, err)
 		}
-		if err := s.Close(); err != nil {
-			w.t.Errorf("member %d: %v", i, err)
+		if err := cfg.Store.Close(); err != nil {
+			t.Errorf("%s: %v", m.member.Name, err)
 		}
 	}
 	select {
 	case <-node.Ready():
-		m.listened = node.Addresses()
-		if w.dials == nil {
-			m.member.Addresses = m.listened
-		}
 	case err := <-ended:
 		ended <- err
-		w.t.Fatalf("member %d: %v", i, err)
+		t.Fatalf("%s: %v", m.member.Name, err)
 	}
+}
+
+// stop ends a member and says whether it ran. Its store stays.
+func (m *member) stop() (ran bool) {
+	if m.node == nil {
+		return false
+	}
+	m.end()
+	m.node, m.store, m.end = nil, nil, nil
+	return true
 }
 
 // introduce tells everyone where everyone is.
@@ -214,13 +230,9 @@ func (w *Network) introduce() {
 
 // Stop ends a member. Its store stays. Stopping twice is stopping once.
 func (w *Network) Stop(i int) {
-	m := w.members[i]
-	if m.node == nil {
-		return
+	if m := w.members[i]; m.stop() {
+		m.member.Addresses = nil
 	}
-	m.end()
-	m.node, m.store, m.end = nil, nil, nil
-	m.member.Addresses = nil
 }
 
 // Wipe takes a stopped member's store away, as a new machine under an old name has none.

@@ -160,29 +160,7 @@ func (w *Sim) Start(i int) {
 	if w.layout.Configure != nil {
 		w.layout.Configure(i, &cfg)
 	}
-	node, err := mesh.New(cfg)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- node.Run(ctx) }()
-	m.node, m.store = node, s
-	m.end = func() {
-		cancel()
-		if err := <-ended; err != nil {
-			w.t.Errorf("member %d: %v", i, err)
-		}
-		if err := s.Close(); err != nil {
-			w.t.Errorf("member %d: %v", i, err)
-		}
-	}
-	select {
-	case <-node.Ready():
-	case err := <-ended:
-		ended <- err
-		w.t.Fatalf("member %d: %v", i, err)
-	}
+	m.run(w.t, cfg)
 }
 
 // rosterOf a member has addresses of those near it.
@@ -235,13 +213,9 @@ func (w *Sim) Fill(i int, records []fleet.Record) {
 
 // Stop ends a member. Its store stays. Stopping twice is stopping once.
 func (w *Sim) Stop(i int) {
-	m := w.members[i]
-	if m.node == nil {
-		return
+	if w.members[i].stop() {
+		w.wires.unplug(i)
 	}
-	m.end()
-	m.node, m.store, m.end = nil, nil, nil
-	w.wires.unplug(i)
 }
 
 // Partition loses every packet between members of different sides. Who is in no side is on one of their own.
