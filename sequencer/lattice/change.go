@@ -100,10 +100,31 @@ func (s *Set) loseEffect(e *entry) {
 	}
 }
 
+// commandFloor is the key of floors that retire commands.
+var commandFloor = fleet.FloorKey(fleet.KindCommand)
+
+// inForce says whether a floor retires anything. One of a forked writer retires no command: its goes count for nothing, and
+// what would take a stop away without any go must not count for more.
+func (s *Set) inForce(f *fleet.Floor) bool {
+	return f.Kind != fleet.KindCommand || !s.Forked(f.Writer)
+}
+
+// believeAgain a writer against whom the last proof is gone: its floor is in force.
+func (s *Set) believeAgain(proof *entry) []fleet.Record {
+	if proof == nil {
+		return nil
+	}
+	accused := fleet.MemberID(proof.key.Value())
+	if w := s.writers[accused]; w != nil && !s.Forked(accused) {
+		return s.retire(w, commandFloor)
+	}
+	return nil
+}
+
 // retire drops what the floor under a key covers.
 func (s *Set) retire(w *writer, key string) (dropped []fleet.Record) {
 	for kind, f := range w.floors {
-		if fleet.FloorKey(kind) == key {
+		if fleet.FloorKey(kind) == key && s.inForce(f) {
 			dropped = s.dropIf(w, func(e *entry) bool {
 				if e.row.kind != kind {
 					return false

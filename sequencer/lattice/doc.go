@@ -17,7 +17,8 @@
 // the quota has room for. Both are joins by themselves.
 //
 // Floors. A writer retires its own milestones with a [fleet.Floor]: what it covers goes and is refused from then
-// on, as long as the floor is held. Nobody retires what another said.
+// on, as long as the floor is held. Nobody retires what another said. A floor of a forked writer retires no command: a
+// stop that it took away comes back from whoever has it still.
 //
 // Expiry. Age drops the registers whose last day is over and refuses them from then on. Milestones never expire.
 // The day is each member's own: members on one day agree, and one whose clock is wrong agrees again when it is put
@@ -27,7 +28,8 @@
 // are equal, whatever was lost, repeated, late or restarted on the way. And what they hold is what a plain loop over
 // everything ever said comes to, unless something was dropped everywhere while what stood in its way was still there: a
 // writer over its quota that retires records afterwards does not get back what had no room before, nor does one
-// that said a milestone twice and retires the first.
+// that said a milestone twice and retires the first, nor does a command come back that was retired everywhere before
+// the first proof against its writer.
 //
 // Forks. Two records of one writer with equal counters and other bytes are a [fleet.Proof]; see Conflict and
 // Forked. What a forked writer says is carried like everything else, and those who decide leave it out.

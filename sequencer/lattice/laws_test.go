@@ -38,6 +38,7 @@ func TestInterleavings(t *testing.T) {
 	for what, n := range map[string]int{
 		"over quota": all.OverQuota, "retired": all.Retired, "expired": all.Expired, "seals gone": all.SealsGone,
 		"forked": all.Forked, "restarts": all.Restarted, "jumps": all.Jumped, "partial": all.Partial, "divided": all.Divided, "conflicts": all.Conflicts,
+		"outlived": all.Outlived,
 	} {
 		if n == 0 {
 			t.Errorf("nothing was ever %s: the interleavings show less than they say", what)
@@ -106,6 +107,16 @@ var mistakes = map[string]func() latticetest.Mistake{
 			Refuses: func(_ *lattice.Set, r *fleet.Record) bool { return ended(r) },
 			Forgets: func(held, _ *fleet.Record, day int64) bool { last = max(last, day); return ended(held) },
 		}
+	},
+	"a forked writer's floor retires its commands": func() latticetest.Mistake {
+		return latticetest.Mistake{Refuses: func(s *lattice.Set, r *fleet.Record) bool {
+			if r.Kind != fleet.KindCommand {
+				return false
+			}
+			held, _ := s.Get(r.Writer, fleet.KindFloor, fleet.FloorKey(fleet.KindCommand))
+			f, err := fleet.DecodeFloor(&held)
+			return err == nil && f.Retires(r)
+		}}
 	},
 	"a floor is forgotten when more is said": func() latticetest.Mistake {
 		return latticetest.Mistake{Forgets: func(held, added *fleet.Record, _ int64) bool {

@@ -91,10 +91,34 @@ func (s *Set) Add(r fleet.Record) Change {
 		}
 		s.insert(&r, p.ends)
 	}
-	if r.Kind == fleet.KindFloor {
+	switch r.Kind {
+	case fleet.KindFloor:
 		change.Dropped = append(change.Dropped, s.retire(s.writers[r.Writer], r.Key)...)
+	case fleet.KindProof:
+		for _, e := range append(p.evicted, p.held) {
+			change.Dropped = append(change.Dropped, s.believeAgain(e)...)
+		}
 	}
 	return change
+}
+
+// Fill joins the records of another set, in any order: what that one held is held here then. One by one it would depend on
+// whether a forked writer's floor comes before the proof that takes it out of force.
+func (s *Set) Fill(records iter.Seq[fleet.Record]) (news []fleet.Record) {
+	var floors []fleet.Record
+	for r := range records {
+		if r.Kind == fleet.KindFloor && r.Key == commandFloor {
+			floors = append(floors, r)
+		} else if s.Add(r).News {
+			news = append(news, r)
+		}
+	}
+	for _, r := range floors {
+		if s.Add(r).News {
+			news = append(news, r)
+		}
+	}
+	return news
 }
 
 // verdict on a record that is offered.
@@ -141,7 +165,7 @@ func (s *Set) place(r *fleet.Record) place {
 			return p
 		}
 	}
-	if f := w.floors[r.Kind]; f != nil && f.Retires(r) {
+	if f := w.floors[r.Kind]; f != nil && s.inForce(f) && f.Retires(r) {
 		p.verdict = unwelcome
 		return p
 	}
@@ -163,15 +187,9 @@ func (s *Set) time(r *fleet.Record, p *place) {
 	}
 }
 
-// Merge joins another set into this one and gives the records that changed it, in All's order.
-func (s *Set) Merge(other *Set) (news []fleet.Record) {
-	for r := range other.All() {
-		if s.Add(r).News {
-			news = append(news, r)
-		}
-	}
-	return news
-}
+// Merge joins another set into this one and gives the records that changed it, in All's order, but floors of commands
+// last.
+func (s *Set) Merge(other *Set) (news []fleet.Record) { return s.Fill(other.All()) }
 
 // Wants says whether Add would change the set.
 func (s *Set) Wants(r *fleet.Record) bool { return s.place(r).verdict == welcome }

@@ -238,11 +238,9 @@ func (n *Node) without(gone []fleet.Record) {
 	}
 	set := lattice.New()
 	set.Age(fleet.Day(n.cfg.Now()))
-	for r := range n.set.All() {
-		if !left[r.Digest()] {
-			set.Add(r)
-		}
-	}
+	set.Fill(func(yield func(fleet.Record) bool) {
+		n.set.All()(func(r fleet.Record) bool { return left[r.Digest()] || yield(r) })
+	})
 	n.setMu.Lock()
 	defer n.setMu.Unlock()
 	n.divide(set)

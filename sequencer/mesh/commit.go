@@ -74,10 +74,10 @@ func (n *Node) kept(r *fleet.Record) error {
 
 // sign is called with commitMu held.
 func (n *Node) sign(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
+	r := fleet.Record{Fleet: n.cfg.Fleet, Kind: kind, Key: key, Body: bytes.Clone(body)}
 	// A position is never used twice, not even after a write that failed: it may be on disk.
-	n.seq++
-	r := fleet.Record{
-		Fleet: n.cfg.Fleet, Epoch: n.epoch, Seq: n.seq, Kind: kind, Key: key, Body: bytes.Clone(body),
+	if err := n.takePosition(&r); err != nil {
+		return r, err
 	}
 	if err := r.Sign(n.cfg.Key); err != nil {
 		return r, &fleet.Error{Kind: fleet.Terminal, Err: err}

@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
 // metaEpoch is where the store keeps the epoch of the last start.
@@ -72,5 +74,26 @@ func (n *Node) epochAbove(highest uint64) error {
 		return fmt.Errorf("mesh: keeping the epoch: %w", err)
 	}
 	n.epoch, n.seq = epoch, 0
+	return nil
+}
+
+// A sequence number counts what this life says and, below that, has bits of what is said. A machine that is taken back to
+// a snapshot while it runs counts on from there, without knowing: its memory, its disk and even its random numbers are
+// those of before. By the count alone it would use positions again for other words, and be convicted by its own signature;
+// this way other words have other positions, and the same words are the same record.
+const seqContentBits = 32
+
+// takePosition gives a record the next position. It is called with commitMu held.
+func (n *Node) takePosition(r *fleet.Record) error {
+	count := n.seq>>seqContentBits + 1
+	if count > math.MaxUint64>>seqContentBits {
+		if err := n.epochAbove(n.epoch); err != nil {
+			return err
+		}
+		count = 1
+	}
+	said := fleet.DigestOf("flotilla.dev/position", []byte{byte(r.Kind)}, []byte(r.Key), r.Body)
+	n.seq = count<<seqContentBits | uint64(binary.BigEndian.Uint32(said[:]))
+	r.Epoch, r.Seq = n.epoch, n.seq
 	return nil
 }

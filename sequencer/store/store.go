@@ -72,15 +72,17 @@ func (s *Store) Close() error {
 func (s *Store) Load() (set *lattice.Set, quarantined int, err error) {
 	set = lattice.New()
 	bad := map[string][]byte{}
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketRecords).ForEach(func(position, value []byte) error {
-			r, err := decode(position, value)
-			if err != nil {
-				bad[string(position)] = append([]byte(nil), value...)
+	set.Fill(func(yield func(fleet.Record) bool) {
+		err = s.db.View(func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketRecords).ForEach(func(position, value []byte) error {
+				r, err := decode(position, value)
+				if err != nil {
+					bad[string(position)] = append([]byte(nil), value...)
+					return nil
+				}
+				yield(r)
 				return nil
-			}
-			set.Add(r)
-			return nil
+			})
 		})
 	})
 	if err != nil {

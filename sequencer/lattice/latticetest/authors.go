@@ -31,8 +31,8 @@ type author struct {
 
 	epoch, seq uint64
 	// plans said so far, of which those from live on may still be spoken of.
-	plans, live int
-	seals       uint64
+	plans, live     int
+	seals, commands uint64
 }
 
 // writers of interleavings: to make a key takes longer than to add many records.
@@ -67,6 +67,9 @@ func (a *author) say(day int64) []fleet.Record {
 		a.plans++
 		return []fleet.Record{a.fact(day)}
 	case 4:
+		if a.id == writers()[0] && a.rng.IntN(2) == 0 {
+			return []fleet.Record{a.commandFloor()}
+		}
 		return []fleet.Record{a.floor()}
 	case 5:
 		return []fleet.Record{a.status(day)}
@@ -75,6 +78,10 @@ func (a *author) say(day int64) []fleet.Record {
 		s := fleet.Seal{Rollout: rollouts[a.rng.IntN(2)], Author: string(a.id), Term: 1 + a.seals/7, Number: a.seals}
 		return []fleet.Record{a.record(fleet.KindSeal, s.SealKey(), s.Encode())}
 	case 9:
+		if a.id == writers()[0] { // it retires them, and never says them again
+			a.commands++
+			return []fleet.Record{a.record(fleet.KindCommand, fmt.Sprint("shop/web/", a.commands), nil)}
+		}
 		return []fleet.Record{a.record(fleet.KindCommand, fmt.Sprint("shop/web/", a.rng.IntN(5)), nil)}
 	}
 	return []fleet.Record{a.record(unknown[a.rng.IntN(len(unknown))], fmt.Sprint(a.rng.IntN(5)), nil)}
@@ -105,6 +112,12 @@ func (a *author) floor() fleet.Record {
 	for i := a.live; i <= a.plans; i++ {
 		f.Keep = append(f.Keep, fleet.PlanGroup(a.plan(i)))
 	}
+	return a.record(fleet.KindFloor, fleet.FloorKey(f.Kind), f.Encode())
+}
+
+// commandFloor under all commands so far.
+func (a *author) commandFloor() fleet.Record {
+	f := fleet.Floor{Kind: fleet.KindCommand, Epoch: a.epoch, Seq: a.seq + 1}
 	return a.record(fleet.KindFloor, fleet.FloorKey(f.Kind), f.Encode())
 }
 

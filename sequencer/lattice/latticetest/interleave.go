@@ -28,6 +28,8 @@ func Sound() Mistake { return Mistake{} }
 // Seen counts what happened in interleavings, so that a test can tell that they showed something.
 type Seen struct {
 	OverQuota, Retired, Expired, SealsGone, Forked, Restarted, Jumped, Partial, Divided, Conflicts int
+	// Outlived are commands that a forked writer's floor covers and that are held all the same.
+	Outlived int
 }
 
 // Add counts another interleaving.
@@ -42,6 +44,7 @@ func (s *Seen) Add(o Seen) {
 	s.Partial += o.Partial
 	s.Divided += o.Divided
 	s.Conflicts += o.Conflicts
+	s.Outlived += o.Outlived
 }
 
 // Interleave plays three to five replicas through a random story: records arrive late, twice, in any order or not at
@@ -52,7 +55,8 @@ func (s *Seen) Add(o Seen) {
 //   - Replicas that carry a share have one root of it, and none holds anything that a set may not hold.
 //   - What the disk was told to keep is what the set holds, and a restart changes nothing.
 //   - Of a writer on the roster that said no milestone after retiring it, and did not retire anything while over its quota, they hold
-//     what [Reference] comes to over all that it said. Registers are left out where a clock jumped.
+//     what [Reference] comes to over all that it said. Registers are left out where a clock jumped. Of a forked one commands may be
+//     missing that were retired everywhere before the proof was heard.
 //   - Who equivocated is forked for all, and nobody else is; Conflict finds what a plain search finds.
 func Interleave(seed uint64, plant func() Mistake) (Seen, error) {
 	w := newStory(seed, plant)
@@ -276,6 +280,10 @@ func (w *story) checkAll() error {
 			return r.Writer == a.id && (w.seen.Jumped == 0 || r.Kind != fleet.KindRegister)
 		}
 		got, want := digests(only(held, compared)), digests(only(reference, compared))
+		if a.id == w.accused {
+			w.seen.Outlived += outlived(only(held, compared))
+			want = slices.DeleteFunc(want, func(d fleet.Digest) bool { return !slices.Contains(got, d) && w.retired(a.id, d) })
+		}
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("%d records of a writer that kept the rules, want %d", len(got), len(want))
 		}
@@ -284,6 +292,28 @@ func (w *story) checkAll() error {
 		return w.checkConflicts(held)
 	}
 	return nil
+}
+
+// outlived counts the commands that a floor would retire, were its writer not forked.
+func outlived(held []fleet.Record) (n int) {
+	for i := range held {
+		f, err := fleet.DecodeFloor(&held[i])
+		for j := range held {
+			if err == nil && f.Kind == fleet.KindCommand && f.Retires(&held[j]) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// retired: a command below a floor that its writer said at any time.
+func (w *story) retired(writer fleet.MemberID, command fleet.Digest) bool {
+	i := slices.IndexFunc(w.said, func(r fleet.Record) bool { return r.Digest() == command })
+	return w.said[i].Kind == fleet.KindCommand && slices.ContainsFunc(w.said, func(r fleet.Record) bool {
+		f, err := fleet.DecodeFloor(&r)
+		return err == nil && r.Writer == writer && f.Retires(&w.said[i])
+	})
 }
 
 func (w *story) checkConflicts(held []fleet.Record) error {
@@ -390,9 +420,7 @@ func (r *replica) restart(rng *rand.Rand) {
 		})
 		rng.Shuffle(len(kept), func(i, j int) { kept[i], kept[j] = kept[j], kept[i] })
 	}
-	for _, record := range kept {
-		r.set.Add(record)
-	}
+	r.set.Fill(slices.Values(kept))
 	r.set.Divide(r.by)
 	r.set.Age(r.day)
 }

@@ -22,7 +22,7 @@ func slotOf(r *fleet.Record) slot { return slot{r.Writer, r.Kind, r.Key} }
 
 // Reference is what a set comes to that heard all of this, on a day, as one would write it without caring for speed:
 // of what has not ended and no floor retires the best under every key; of these the newest seals, and as many as
-// the quotas have room for.
+// the quotas have room for. A floor of a forked writer retires no command.
 func Reference(said []fleet.Record, day int64) []fleet.Record {
 	standing := slices.Clone(said)
 	standing = slices.DeleteFunc(standing, func(r fleet.Record) bool {
@@ -30,11 +30,16 @@ func Reference(said []fleet.Record, day int64) []fleet.Record {
 		return r.Kind.IsRegister() && ok && last < day
 	})
 	var floors []fleet.Floor
+	forked := map[fleet.MemberID]bool{}
 	for _, r := range within(best(standing)) {
 		if f, err := fleet.DecodeFloor(&r); err == nil {
 			floors = append(floors, f)
 		}
+		if p, err := fleet.DecodeProof(&r); err == nil {
+			forked[p.A.Writer] = true
+		}
 	}
+	floors = slices.DeleteFunc(floors, func(f fleet.Floor) bool { return f.Kind == fleet.KindCommand && forked[f.Writer] })
 	standing = slices.DeleteFunc(standing, func(r fleet.Record) bool {
 		return slices.ContainsFunc(floors, func(f fleet.Floor) bool { return f.Retires(&r) })
 	})
