@@ -126,7 +126,7 @@ func (l *MeshLedger) Learn(records ...fleet.Record) []fleet.RolloutName {
 }
 
 func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
-	if floor, ok := l.floors[floorKey{r.Writer, r.Kind}]; ok && floor.Retires(r) {
+	if floor, ok := l.floors[floorKey{r.Writer, r.Kind}]; ok && r.Kind == fleet.KindFact && floor.Retires(r) {
 		return nil // its writer said that it is of no use any more
 	}
 	switch r.Kind {
@@ -206,19 +206,14 @@ func (l *MeshLedger) learnProof(r *fleet.Record) []fleet.RolloutName {
 	return slices.AppendSeq(touched, maps.Keys(l.seals))
 }
 
-// retire a writer's facts, or commands, by its floor.
+// retire a writer's facts by its floor. Of commands what the mesh has dropped is forgotten and nothing else: whether a floor
+// covers a stop depends on whether its writer is forked.
 func (l *MeshLedger) retire(f *fleet.Floor) {
-	if f.Kind == fleet.KindFact {
-		maps.DeleteFunc(l.facts[f.Writer], func(k factKey, s said) bool {
-			return f.Retires(&fleet.Record{
-				Writer: f.Writer, Epoch: s.at.epoch, Seq: s.at.seq, Kind: fleet.KindFact, Key: fleet.FactKey(k.plan, k.kind),
-			})
+	maps.DeleteFunc(l.facts[f.Writer], func(k factKey, s said) bool {
+		return f.Kind == fleet.KindFact && f.Retires(&fleet.Record{
+			Writer: f.Writer, Epoch: s.at.epoch, Seq: s.at.seq, Kind: fleet.KindFact, Key: fleet.FactKey(k.plan, k.kind),
 		})
-		return
-	}
-	for _, of := range l.commands {
-		maps.DeleteFunc(of, func(_ fleet.Digest, c heldCommand) bool { r := c.record(); return f.Retires(&r) })
-	}
+	})
 }
 
 // Forget what the mesh dropped: over a quota, expired, retired, or in a zone that is not carried any more. What is

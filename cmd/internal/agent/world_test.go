@@ -187,6 +187,14 @@ func (s *site) Adopt(r fleet.Record) error {
 func (s *site) learn(r fleet.Record) {
 	s.records[r.Digest()] = r
 	s.ledger().Learn(r)
+	if f, err := fleet.DecodeFloor(&r); err == nil && f.Kind == fleet.KindCommand { // as the mesh does
+		for digest, held := range s.records {
+			if f.Retires(&held) {
+				delete(s.records, digest)
+				s.ledger().forget(&held)
+			}
+		}
+	}
 }
 
 // heal the cut: both sides get what they missed.
