@@ -69,6 +69,9 @@ const (
 	WasRemoved
 	// TwoAgents: another live agent uses this member's key. No fact says so: the agent that notices adds it.
 	TwoAgents
+	// WasRestored: this member's API does not know all that the member has said; it says nothing new in the plan (R13). No
+	// fact says so: the agent that notices adds it.
+	WasRestored
 )
 
 // Decision says whether one member may go now, and why.

@@ -38,6 +38,8 @@ func (d Decision) Because() string {
 		return fmt.Sprintf("%s: removed: two records with its key say different things in one position; it starts nothing more", d.Stage)
 	case TwoAgents:
 		return fmt.Sprintf("%s: held because another live agent uses this member's key", d.Stage)
+	case WasRestored:
+		return fmt.Sprintf("%s: held because this member has said more than its cluster's API knows of: it was restored from an older copy; give its FleetMember a higher incarnation", d.Stage)
 	}
 	return "unknown reason"
 }

@@ -85,6 +85,7 @@ const (
 	// Stalled.
 	ReasonForked    = "Forked"    // a member's key signed two things in one position; what it says counts for nothing
 	ReasonDuplicate = "Duplicate" // another live agent uses this member's key
+	ReasonRestored  = "Restored"  // this member has said more than its cluster's API knows of
 
 	// FleetMember Ready.
 	ReasonHeard = "Heard" // a beat or a heartbeat arrived lately

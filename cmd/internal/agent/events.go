@@ -41,6 +41,7 @@ const (
 	EventSourceRecovered = "SourceRecovered" // it can be again
 	EventRenderFailed    = "RenderFailed"    // the payload does not build
 	EventApplyFailed     = "ApplyFailed"     // the cluster does not take it
+	EventRestored        = "Restored"        // this cluster's API does not know all that this member has said
 
 	// Of a FleetMember.
 	EventForked         = "Forked"         // a proof is held that its key signed two things in one position
@@ -182,6 +183,8 @@ func endEvents(before, after *sight) []Event {
 		event.Reason = EventGaveUp
 	case sequencer.HasYielded:
 		event.Reason = EventYielded
+	case sequencer.WasRestored:
+		event.Reason = EventRestored
 	default:
 		return nil
 	}

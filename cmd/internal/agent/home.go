@@ -41,12 +41,18 @@ func (h *Home) Seal(ctx context.Context, name fleet.RolloutName, spec v1alpha1.F
 	if held := promise.Authored; held != nil {
 		position.Term, position.Number = held.Term, held.Number
 	}
+	// A cluster's API that was restored remembers less than it has written: a number is never given to another seal.
+	latest, said := h.Ledger.Seals(name)[string(h.Self)]
+	ahead := said && (latest.Term > position.Term || latest.Term == position.Term && latest.Number > position.Number)
 	sealed, err := sequencer.Seal(name, position, spec, chosen.Members)
 	if err != nil {
 		return err
 	}
 	if held := promise.Authored; held != nil && held.Content == sealed.Content() {
 		return h.publishSeal(ctx, sealed, held.Record)
+	}
+	if ahead {
+		position.Term, position.Number = latest.Term, latest.Number
 	}
 	position.Number++
 	if sealed, err = sequencer.Seal(name, position, spec, chosen.Members); err != nil {

@@ -168,7 +168,7 @@ func TestDuplicateStartsNothing(t *testing.T) {
 }
 
 // TestDuplicateTakesNoOtherAgentsStart: that this key has said Started, and this cluster knows nothing of it, is what a second agent
-// looks like; with it gone it is an API that was restored, and the attempt goes on.
+// looks like, and what an API looks like that was restored. Nothing is said here under this incarnation any more.
 func TestDuplicateTakesNoOtherAgentsStart(t *testing.T) {
 	w := released(t)
 	ams, two := w.site("ams"), true
@@ -188,6 +188,12 @@ func TestDuplicateTakesNoOtherAgentsStart(t *testing.T) {
 	w.turns(time.Minute)
 	w.want(everyone1)
 	two = false
+	w.turns(time.Minute)
+	w.want(everyone1)
+	ams.wantRestored()
+	ams.member.Incarnation = 2
+	ams.restart()
+	w.seal()
 	w.turns(3 * time.Minute)
 	w.want("ams=2 fra=2 par=2 nyc=2")
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -29,6 +30,7 @@ type MeshLedger struct {
 
 	mu       sync.RWMutex
 	facts    map[fleet.MemberID]map[factKey]said // of each writer
+	latest   map[fleet.MemberID]position         // milestone of each writer that was ever held
 	commands map[fleet.RolloutName]map[fleet.Digest]heldCommand
 	proven   map[fleet.MemberID]bool
 	floors   map[floorKey]standing
@@ -101,6 +103,7 @@ func NewMeshLedger(mesh Mesh) *MeshLedger {
 	return &MeshLedger{
 		Mesh:     mesh,
 		facts:    map[fleet.MemberID]map[factKey]said{},
+		latest:   map[fleet.MemberID]position{},
 		commands: map[fleet.RolloutName]map[fleet.Digest]heldCommand{},
 		proven:   map[fleet.MemberID]bool{},
 		floors:   map[floorKey]standing{},
@@ -136,6 +139,9 @@ func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
 			return nil
 		}
 		entry(l.facts, f.Member)[factKey{f.Plan, f.Kind}] = said{r.Digest(), positionOf(r), f}
+		if at := positionOf(r); l.latest[f.Member].before(at) {
+			l.latest[f.Member] = at
+		}
 		if name, known := l.plans[f.Plan]; known {
 			return []fleet.RolloutName{name}
 		}
@@ -323,6 +329,14 @@ func (l *MeshLedger) Own(member fleet.MemberID) map[fleet.Digest][]sequencer.Own
 		out[k.plan] = append(out[k.plan], sequencer.Own{Epoch: s.at.epoch, Seq: s.at.seq, Group: fleet.PlanGroup(k.plan)})
 	}
 	return out
+}
+
+// Said is the highest position of a member's milestones that were ever held here.
+func (l *MeshLedger) Said(member fleet.MemberID) turn.Position {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	at := l.latest[member]
+	return turn.Position{Epoch: at.epoch, Seq: at.seq}
 }
 
 // OwnCommands of a member that are held.

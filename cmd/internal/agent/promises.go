@@ -90,6 +90,57 @@ func (k *KubePromises) written(name fleet.RolloutName, object *corev1.ConfigMap,
 	return nil
 }
 
+// restorationName is where it is written that the API was restored (R13).
+const restorationName = "restored"
+
+// LoadRestoration is in turn.Restorations.
+func (k *KubePromises) LoadRestoration(ctx context.Context) (r turn.Restoration, err error) {
+	object, err := k.Client.CoreV1().ConfigMaps(k.Namespace).Get(ctx, restorationName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal([]byte(object.Data[restorationKey]), &r); err != nil {
+		return r, fmt.Errorf("ConfigMap %s/%s: %w; it says under which incarnation this member says nothing new: put it back as it was", k.Namespace, restorationName, err)
+	}
+	return r, nil
+}
+
+const restorationKey = "restored.json"
+
+// SaveRestoration is in turn.Restorations.
+func (k *KubePromises) SaveRestoration(ctx context.Context, r turn.Restoration) error {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	api := k.Client.CoreV1().ConfigMaps(k.Namespace)
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: restorationName}, Data: map[string]string{restorationKey: string(body)}}
+	if _, err = api.Update(ctx, object, metav1.UpdateOptions{}); apierrors.IsNotFound(err) {
+		_, err = api.Create(ctx, object, metav1.CreateOptions{})
+	}
+	return err
+}
+
+// Bounds is in turn.Restorations.
+func (k *KubePromises) Bounds(ctx context.Context) (map[fleet.RolloutName]turn.Position, error) {
+	list, err := k.Client.CoreV1().ConfigMaps(k.Namespace).List(ctx, metav1.ListOptions{LabelSelector: promiseLabel + "=true"})
+	if err != nil {
+		return nil, err
+	}
+	bounds := map[fleet.RolloutName]turn.Position{}
+	for _, object := range list.Items {
+		var p turn.Promise
+		if err := json.Unmarshal([]byte(object.Data[promiseKey]), &p); err != nil {
+			return nil, fmt.Errorf("ConfigMap %s/%s is not a promise of this version: %w; restore it from a backup", k.Namespace, object.Name, err)
+		}
+		bounds[p.Rollout] = p.LastSaid()
+	}
+	return bounds, nil
+}
+
 // All is in turn.Promises.
 func (k *KubePromises) All(ctx context.Context) ([]fleet.RolloutName, error) {
 	list, err := k.Client.CoreV1().ConfigMaps(k.Namespace).List(ctx, metav1.ListOptions{LabelSelector: promiseLabel + "=true"})

@@ -396,7 +396,7 @@ type parts struct {
 	cluster  *kube.Cluster
 	steady   *turn.Steady
 	watcher  *kube.Watcher
-	promises turn.Promises
+	promises *KubePromises
 	recorder events.AnnotatedEventRecorder
 	log      logr.Logger
 }
@@ -408,6 +408,8 @@ func (r *running) wire(p parts) {
 		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
 		Promises: p.promises, Ledger: r.ledger, Plans: &turn.Plans{}, Clock: r.clock, Log: p.log,
 		Duplicate: func() bool { return r.node.Self().Duplicate },
+		Said:      func() turn.Position { return r.ledger.Said(r.id) }, Restorations: p.promises,
+		Incarnation: func() uint64 { m, _ := r.roster.get().Member(r.id); return m.Incarnation },
 	}
 	c.Home = &Home{
 		Self: r.id, Roster: func() []fleet.Member { return r.roster.get().Members() },

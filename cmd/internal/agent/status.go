@@ -44,7 +44,7 @@ func (o outlook) input(name fleet.RolloutName, r *turn.Report) readapi.Input {
 	in := readapi.Input{
 		Name: name, Plan: r.Plan, Facts: o.ledger, History: o.ledger, Self: o.agent.Self, NameOf: o.nameOf,
 		Statuses: o.ledger.Statuses(name), Heard: o.heard.Since, Presence: o.heard.Presence, Alone: o.heard.Alone,
-		Suspended: r.Rollout.Settings.Suspend, Duplicate: o.agent.Duplicate != nil && o.agent.Duplicate(),
+		Suspended: r.Rollout.Settings.Suspend, Duplicate: o.agent.Duplicate != nil && o.agent.Duplicate(), Restored: r.Decision.Reason == sequencer.WasRestored,
 		Author: r.Rollout.Author, Subject: r.Subject,
 	}
 	if r.Rollout.Origin.Type != "" {
@@ -222,6 +222,8 @@ func onlyIf(kind string, r *turn.Report, in readapi.Input) *metav1.Condition {
 			return is(v1alpha1.ReasonForked, r.Decision.Because())
 		case sequencer.TwoAgents:
 			return is(v1alpha1.ReasonDuplicate, r.Decision.Because())
+		case sequencer.WasRestored:
+			return is(v1alpha1.ReasonRestored, r.Decision.Because())
 		}
 		for _, c := range []string{v1alpha1.ConditionSealed, v1alpha1.ConditionSourceReady, v1alpha1.ConditionApplied} {
 			if err := r.Trouble[c]; err != nil && fleet.KindOf(err) != fleet.Retryable {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,7 @@ type site struct {
 	promises *memoryPromises
 	inputs   *memoryInputs
 	records  map[fleet.Digest]fleet.Record // what reached it
+	epoch    uint64
 	seq      uint64
 	cut      bool // hears and is heard by nobody
 	// beforeCommit, if set, is asked before a record is stored: a crash between promise and publication.
@@ -110,6 +113,7 @@ func keyOf(name string) ed25519.PrivateKey {
 
 // restart the agent: what it held in memory is gone, what it stored is there.
 func (s *site) restart() {
+	s.epoch, s.seq = s.epoch+1, 0
 	ledger := NewMeshLedger(s)
 	for _, r := range s.records {
 		ledger.Learn(r)
@@ -121,6 +125,7 @@ func (s *site) restart() {
 		Self: s.member, Rollouts: s.world, Clock: clock, Log: logr.Discard(),
 		Heads:    &PolledHeads{Source: s.world.git, Clock: clock, Seed: s.member.ID},
 		Renderer: &CachedRenderer{}, Inputs: s.inputs, Deliverer: s.cluster, Promises: s.promises, Ledger: ledger,
+		Said: func() turn.Position { return s.ledger().Said(s.member.ID) }, Restorations: s.promises,
 	}
 }
 
@@ -165,7 +170,7 @@ func (s *site) image() string {
 // Prepare is in Mesh.
 func (s *site) Prepare(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
 	s.seq++
-	r := fleet.Record{Fleet: s.world.fleet, Epoch: 1, Seq: s.seq, Kind: kind, Key: key, Body: body}
+	r := fleet.Record{Fleet: s.world.fleet, Epoch: s.epoch, Seq: s.seq, Kind: kind, Key: key, Body: body}
 	return r, r.Sign(s.key)
 }
 
@@ -297,6 +302,7 @@ var errCrash = errors.New("crash")
 
 // memoryPromises are promises as an API server keeps them: as JSON, with a count of writes.
 type memoryPromises struct {
+	found  turn.Restoration
 	held   map[fleet.RolloutName][]byte
 	writes int
 	fail   error
@@ -332,4 +338,32 @@ func (m *memoryPromises) Save(_ context.Context, p turn.Promise) error {
 }
 
 // All is in turn.Promises.
-func (m *memoryPromises) All(context.Context) ([]fleet.RolloutName, error) { return nil, nil }
+func (m *memoryPromises) All(context.Context) ([]fleet.RolloutName, error) {
+	return slices.Collect(maps.Keys(m.held)), nil
+}
+
+// Bounds is in turn.Restorations.
+func (m *memoryPromises) Bounds(context.Context) (map[fleet.RolloutName]turn.Position, error) {
+	bounds := map[fleet.RolloutName]turn.Position{}
+	for name, b := range m.held {
+		var p turn.Promise
+		if err := json.Unmarshal(b, &p); err != nil {
+			return nil, err
+		}
+		bounds[name] = p.LastSaid()
+	}
+	return bounds, m.fail
+}
+
+// LoadRestoration is in turn.Restorations.
+func (m *memoryPromises) LoadRestoration(context.Context) (turn.Restoration, error) {
+	return m.found, m.fail
+}
+
+// SaveRestoration is in turn.Restorations.
+func (m *memoryPromises) SaveRestoration(_ context.Context, r turn.Restoration) error {
+	if m.fail == nil {
+		m.found = r
+	}
+	return m.fail
+}

@@ -117,6 +117,9 @@ func (v *picture) checks(name fleet.Name, id fleet.MemberID, d sequencer.Decisio
 	if d.Reason == sequencer.TwoAgents {
 		out = append(out, Check{Name: "one voice", Text: "another live agent uses this member's key"})
 	}
+	if d.Reason == sequencer.WasRestored {
+		out = append(out, Check{Name: "memory", Text: "it has said more than its cluster's API knows of, which was restored from an older copy; it says nothing new"})
+	}
 	out = append(out, v.stopChecks()...)
 	return append(out, v.sickChecks()...)
 }
@@ -253,6 +256,8 @@ func (v *picture) helps(d sequencer.Decision) (out []string) {
 	switch d.Reason {
 	case sequencer.WasRemoved:
 		out = append(out, "give the cluster a new key, and its FleetMember the new peer ID; see the troubleshooting page, Forked")
+	case sequencer.WasRestored:
+		out = append(out, "give its FleetMember a higher spec.incarnation; see the troubleshooting page, Restored")
 	case sequencer.TwoAgents:
 		out = append(out, "stop the other agent that uses this member's key, or give one of the two a new key")
 	}

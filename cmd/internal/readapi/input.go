@@ -41,6 +41,8 @@ type Input struct {
 	Presence map[fleet.MemberID]string
 	// Duplicate: another live agent uses Self's key, so Self starts nothing.
 	Duplicate bool
+	// Restored: Self's API does not know all that Self has said, so it says nothing new in the plan.
+	Restored bool
 	// Reports are what other zones tell of themselves, where their members' milestones are not held here. They are
 	// hearsay: shown as such, and counted nowhere.
 	Reports []fleet.Rollup
@@ -148,13 +150,17 @@ func (v *picture) detail(id fleet.MemberID, kinds ...fleet.FactKind) string {
 func (v *picture) decide(id fleet.MemberID) sequencer.Decision {
 	place, planned := v.Plan.Place(id)
 	pending := planned && sequencer.StateOf(v.Plan, v.Facts, id) == sequencer.Pending
-	if d, ok := v.waiting[place.Stage]; pending && ok {
+	restored := v.Restored && id == v.Self.ID
+	if d, ok := v.waiting[place.Stage]; pending && ok && !restored {
 		d.Rank = place.Rank
 		return d
 	}
 	d := sequencer.Decide(v.Plan, v.Facts, id, fleet.Moment{})
 	if v.Duplicate && id == v.Self.ID && d.Reason == sequencer.MayStart {
 		d.Verdict, d.Reason = sequencer.Hold, sequencer.TwoAgents
+	}
+	if restored && d.Verdict != sequencer.Out {
+		d.Verdict, d.Reason = sequencer.Hold, sequencer.WasRestored
 	}
 	if pending && d.Reason == sequencer.WaitsForStage {
 		v.waiting[place.Stage] = d

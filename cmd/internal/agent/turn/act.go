@@ -32,6 +32,9 @@ func (t *turn) act(ctx context.Context) error {
 	switch d := t.report.Decision; {
 	case d.Reason == sequencer.MayStart:
 		return t.start(ctx)
+	case d.Reason == sequencer.WasRestored:
+		t.heal(ctx)
+		return nil
 	case d.Reason == sequencer.NotTargeted:
 		return nil // a newer seal left this member out: what it has stays, and is its own again (R12)
 	case d.Reason == sequencer.HasStarted && !working:
@@ -309,6 +312,9 @@ func failureOf(health delivery.Health, pace sequencer.Pace) *Failure {
 // cluster's API, and only then is the fleet told (R1, R5).
 func (t *turn) say(ctx context.Context, next Promise, plan fleet.Digest, detail string, kinds ...fleet.FactKind) error {
 	next.spoke(t.Ledger, t.Self.ID, plan, len(kinds))
+	if t.silent(plan, &next) {
+		kinds = nil
+	}
 	var records []fleet.Record
 	for _, kind := range kinds {
 		if _, said := t.Ledger.Fact(plan, t.Self.ID, kind); said {
@@ -321,6 +327,7 @@ func (t *turn) say(ctx context.Context, next Promise, plan fleet.Digest, detail 
 		}
 		records = append(records, record)
 		next.Said = append(next.Said, record.Encode())
+		next.Bound = later(next.Bound, Position{record.Epoch, record.Seq})
 	}
 	if err := t.save(ctx, next); err != nil {
 		return err

@@ -36,6 +36,12 @@ type Agent struct {
 	Ledger    Ledger
 	// Duplicate says that another live agent uses this member's key. Nil: nobody looks.
 	Duplicate func() bool
+	// Said is the highest position of this member's own milestones that are held, whoever brought them, and Restorations
+	// remembers that the API did not know of one (R13). Nil: nobody looks.
+	Said         func() Position
+	Restorations Restorations
+	// Incarnation of this member by the roster of now; nil is Self's.
+	Incarnation func() uint64
 	// Plans remembers what was compiled; nil remembers nothing.
 	Plans *Plans
 	// Clock gives both clocks.
@@ -43,6 +49,7 @@ type Agent struct {
 	Log   logr.Logger
 
 	recent recentPlans
+	vows   vows
 }
 
 // Rollout is one rollout as it is asked for: the seal, and what is not sealed.
@@ -135,6 +142,7 @@ func (a *Agent) Turn(ctx context.Context, name fleet.RolloutName) (Report, error
 	for _, step := range []func(context.Context) error{
 		t.recall,  // what this member has promised, from its own API
 		t.seal,    // what is asked, and of whom
+		t.vouch,   // does the API know all that this member has said?
 		t.fetch,   // the newest revision of the payload
 		t.accept,  // the highest release, written down before it is acted on
 		t.compile, // its stages and ranks
@@ -167,6 +175,10 @@ type turn struct {
 	report Report
 	// duplicate: two agents use this member's key. Neither starts anything, or says that it succeeded without.
 	duplicate bool
+	// lost is how far the promise went that this process wrote, where the API has an older one. restored is the incarnation
+	// under which nothing new is said; zero where the API is as it was.
+	lost     Position
+	restored uint64
 }
 
 // origin of what is asked now.
@@ -183,6 +195,9 @@ func (t *turn) recall(ctx context.Context) error {
 	}
 	t.promise = promise
 	t.promise.Rollout = t.name
+	if err := t.compare(ctx); err != nil {
+		return err
+	}
 	for _, b := range promise.Said {
 		record, err := fleet.DecodeRecord(b)
 		if err != nil {
@@ -275,6 +290,9 @@ func (t *turn) accept(ctx context.Context) error {
 	next := t.promise.clone()
 	next.Accepted, next.AcceptedFrom, next.Author = candidate, from, rollout.Author
 	next.keepSaid(candidate.Plan(), next.Progress.Plan)
+	if err := t.vouchFor(ctx, &next); err != nil {
+		return err
+	}
 	if err := t.say(ctx, next, candidate.Plan(), string(revision), fleet.Accepted); err != nil {
 		return err
 	}
@@ -372,6 +390,7 @@ func (t *turn) decide(context.Context) error {
 		}
 		t.wake(duplicateRecheck)
 	}
+	t.holdBack(&d)
 	t.report.Decision = d
 	t.wake(d.Recheck)
 	return nil
@@ -403,6 +422,7 @@ func (t *turn) save(ctx context.Context, next Promise) error {
 		return fmt.Errorf("write own promise: %w", err)
 	}
 	t.promise = next
+	t.vows.kept(t.name, next.LastSaid())
 	return nil
 }
 

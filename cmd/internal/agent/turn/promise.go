@@ -40,6 +40,9 @@ type Promise struct {
 	// Said are the exact records of the milestones of Progress.Plan and Accepted's plan, encoded. What is
 	// found here and not in the fleet's state is said again, to the byte (R5).
 	Said [][]byte `json:"said,omitempty"`
+	// Bound is the position of the last milestone that was ever in Said. What this member said of the rollout above it, the
+	// API does not know of (R13).
+	Bound Position `json:"bound,omitzero"`
 	// Authored is the newest seal that this member wrote, where it is the rollout's home.
 	Authored *Authored `json:"authored,omitempty"`
 	// Stop is this member's own Pause in force.
