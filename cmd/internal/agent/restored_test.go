@@ -153,7 +153,7 @@ func TestRestorationIsWrittenFirst(t *testing.T) {
 	ams := w.site("ams")
 	ams.restore(backup{}, false)
 	ams.restart()
-	ams.Restorations = refusing{}
+	ams.Restorations = &refusing{}
 	said := ams.milestones()
 	if _, err := ams.Turn(t.Context(), w.name); err == nil || ams.milestones() != said {
 		t.Errorf("%v, %d milestones of %d", err, ams.milestones(), said)
@@ -162,10 +162,10 @@ func TestRestorationIsWrittenFirst(t *testing.T) {
 
 type refusing struct{ memoryPromises }
 
-func (refusing) LoadRestoration(ctx context.Context) (turn.Restoration, error) {
+func (*refusing) LoadRestoration(ctx context.Context) (turn.Restoration, error) {
 	return turn.Restoration{}, nil
 }
-func (refusing) SaveRestoration(context.Context, turn.Restoration) error { return errCrash }
+func (*refusing) SaveRestoration(context.Context, turn.Restoration) error { return errCrash }
 
 // TestLateWordsOfTheSameRestoration: what somebody brings who was away at the time does not take the new incarnation's
 // place away; what that one loses itself does.

@@ -30,6 +30,9 @@ type Bug struct {
 	PublishFirst bool
 	// RebuiltKeepsPlace: a cluster that lost its key's home keeps its key.
 	RebuiltKeepsPlace bool
+	// ForgetsItsWords: a member whose API was restored does not look what others hold of its own. AdoptsAndGoesOn: it binds
+	// itself to what it hears, and to nothing that it does not hear.
+	ForgetsItsWords, AdoptsAndGoesOn bool
 	// In is the smallest model that shows it.
 	In Model
 }

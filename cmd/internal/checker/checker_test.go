@@ -57,14 +57,3 @@ func TestPlantedBugsAreRefuted(t *testing.T) {
 		})
 	}
 }
-
-// TestHoleIsStillOpen: whoever closes it moves the model to those that are sound.
-func TestHoleIsStillOpen(t *testing.T) {
-	r, err := Check(Hole, Bug{}, bound)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(r.Violation, "I12:") {
-		t.Errorf("a restored API breaks nothing any more: %s", r)
-	}
-}

@@ -136,7 +136,9 @@ func (s *search) expand() {
 		if now.forked&(1<<i) != 0 && s.at > 0 {
 			s.res.Seen["a member that was found forked goes on"]++
 		}
-		s.decide(&now, i)
+		if !s.mayNotSpeak(&now, i) {
+			s.decide(&now, i)
+		}
 		s.publish(&now, i)
 		s.takeRelease(&now, i)
 		s.operate(&now, i)
@@ -303,12 +305,7 @@ func (s *search) suffer(now *state, i int) {
 		}
 		s.add(next, step{int8(i), r, "loses its store", hearing{}})
 	}
-	if now.restores < s.Limits.Restores {
-		next := *now
-		next.restores++
-		next.forget(i)
-		s.add(next, step{int8(i), r, "loses its store and gets its API back from an old backup", hearing{}})
-	}
+	s.restore(now, i)
 	if now.forks < s.Limits.Forks && now.forked&(1<<i) == 0 {
 		next := *now
 		next.forks++

@@ -43,9 +43,11 @@ type Version struct {
 
 // Limits bound what may go wrong in one story; what is zero never happens.
 type Limits struct {
-	// Yields, Stops and Resumes in all; Losses of a store, Restores of a cluster's API from a backup taken at
-	// the beginning, Rebuilds of a whole cluster, and members found Forked.
+	// Yields, Stops and Resumes in all; Losses of a store, Restores of a cluster's API from any older copy, with the
+	// store or without it, Rebuilds of a whole cluster, and members found Forked.
 	Yields, Stops, Resumes, Losses, Restores, Rebuilds, Forks uint8
+	// Unheard: nobody whom a restored member meets holds anything that it has lost.
+	Unheard bool
 	// Failures lets attempts fail, and members give up.
 	Failures bool
 	// CarryOvers lets members succeed without a start.

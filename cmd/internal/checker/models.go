@@ -37,10 +37,3 @@ var Sound = []Model{
 		Limits: Limits{Failures: true, Yields: 1, Rebuilds: 1}, Views: true,
 	},
 }
-
-// Hole is a model in which the rules do not hold, and no rule covers it yet: a cluster's API that comes back from an
-// older backup, together with a store that was lost. The member does not know that it has started.
-var Hole = Model{
-	Name: "restored", Stages: []Shape{{3, 1, 0}}, Versions: []Version{{1, "r1", false}},
-	Limits: Limits{Yields: 1, Restores: 1}, Views: true,
-}

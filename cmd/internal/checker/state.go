@@ -31,6 +31,8 @@ type state struct {
 	gone uint8
 	// forked: members with a proof against them.
 	forked uint8
+	// silent: members whose API was found to be restored.
+	silent uint8
 	// spent of the model's limits.
 	yields, losses, restores, rebuilds, resumes, forks uint8
 }
