@@ -197,3 +197,22 @@ func JudgeMessage(t testing.TB, n *Node, from ed25519.PrivateKey, records ...[]b
 	}
 	return n.running.Load().validateRecords(t.Context(), id, &pubsub.Message{Message: &pb.Message{Data: Batch(records...)}})
 }
+
+// Snapshot of a life that runs: what brings it back to this moment, as a machine's snapshot does, random numbers and all.
+func (n *Node) Snapshot() (rewind func()) {
+	n.commitMu.Lock()
+	defer n.commitMu.Unlock()
+	epoch, seq := n.epoch, n.seq
+	return func() {
+		n.commitMu.Lock()
+		defer n.commitMu.Unlock()
+		n.epoch, n.seq = epoch, seq
+	}
+}
+
+// SetCount of what this life has said.
+func (n *Node) SetCount(count uint64) {
+	n.commitMu.Lock()
+	defer n.commitMu.Unlock()
+	n.seq = count << seqContentBits
+}
