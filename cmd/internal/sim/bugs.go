@@ -24,6 +24,8 @@ type Bug struct {
 	relation func(source.Relation) source.Relation
 	// lateWrites: a promise is written to the API with the next one only.
 	lateWrites bool
+	// forgetsItsWords: a member whose API was restored does not look what others hold of its own.
+	forgetsItsWords bool
 	// wallClock: what takes time is measured by the wall clock.
 	wallClock bool
 }

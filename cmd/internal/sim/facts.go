@@ -182,7 +182,9 @@ func (l ledger) Commit(_ context.Context, r fleet.Record) error {
 	if l.crashes(beforePublish) {
 		return errCrash
 	}
-	l.tell(l.book.page(r))
+	page := l.book.page(r)
+	l.toldFact(&r, func() bool { return l.heard.has(page) }, func() { l.heard.add(page) })
+	l.tell(page)
 	if l.crashes(afterPublish) {
 		return errCrash
 	}

@@ -49,6 +49,9 @@ type member struct {
 	kept map[fleet.RolloutName]turn.Promise
 	// late: what is in the API while a planted bug has written nothing newer.
 	late map[fleet.RolloutName]*turn.Promise
+	// found in the API: that it was restored. told are the milestones that went out.
+	found turn.Restoration
+	told  []ownFact
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
 	// running is what each rollout has in the cluster, by rollout.
@@ -89,6 +92,7 @@ func (w *World) newMember(i int) *member {
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
 	}
+	m.begin()
 	return m
 }
 
@@ -158,6 +162,7 @@ func (m *member) crash(away time.Duration) {
 		m.api[name] = b
 		delete(m.late, name)
 	}
+	m.begin()
 	m.count("crash")
 }
 

@@ -192,6 +192,7 @@ func (w *World) plan() {
 		w.count("store lost")
 		w.story(m, "the store is lost")
 	})
+	w.planRestores()
 	sometime(w.params.Jumps, func() {
 		m := anyone()
 		m.wall += w.between(-365*24*time.Hour, 365*24*time.Hour)

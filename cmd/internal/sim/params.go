@@ -32,6 +32,8 @@ type Params struct {
 	Crash           float64
 	Crashes, Pauses int
 	Losses          int
+	// Restores of a cluster's API from an older copy.
+	Restores int
 	// APIFails and ApplyFails at each call, Ineligible at each check before a start.
 	APIFails, ApplyFails, Ineligible float64
 	// Drift of clocks, to either side; Jumps of the wall clock by up to a year.
@@ -89,5 +91,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Forked, p.Frozen = some(0.2), some(0.2)
 	p.Stops, p.Reseals = times(4), times(2)
 	p.Proofs = times(2)
+	p.Restores = times(2)
 	return p
 }

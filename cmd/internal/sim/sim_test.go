@@ -72,6 +72,7 @@ func TestSwarm(t *testing.T) {
 		"api write without an answer", "apply failed", "ineligible", "clock drift", "wall clock jumps", "slow cluster",
 		"hopeless release", "release bad in one cluster", "sick after success", "forked git", "frozen mirror", "stop", "go",
 		"membership changes", "spec changes", "equivocation proven",
+		"API restored", "API restored and store lost",
 	} {
 		if faults[what] == 0 {
 			t.Errorf("vacuous: no %s", what)
@@ -80,6 +81,7 @@ func TestSwarm(t *testing.T) {
 	for _, what := range []string{
 		"a start behind a gate", "a start behind the window", "a carry-over", "a soak served", "a release left in motion", "a yield in the canary",
 		"a last good release put back", "gave up", "degraded",
+		"a restored API noticed", "a new incarnation",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("vacuous: %s was never seen", what)
