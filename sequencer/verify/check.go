@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -169,6 +170,9 @@ type service struct {
 	least    time.Duration
 }
 
+// kind of the milestone, in its word.
+func (w *word) kind() string { kind, _, _ := strings.Cut(w.what, " "); return kind }
+
 // checkServed hints at a time that was not served, by the member's own wall clock.
 func (b *book) checkServed(p *plan, id fleet.MemberID, s service) {
 	if s.from == nil || s.to == nil || s.from.time == 0 || s.to.time == 0 {
@@ -177,7 +181,7 @@ func (b *book) checkServed(p *plan, id fleet.MemberID, s service) {
 	if served := time.Duration(s.to.time-s.from.time) * time.Second; served < s.least-ClockSkew {
 		b.unjudged(ruleEarned, finding{
 			plan: p, member: id, words: []*word{s.from, s.to}, lacks: []lack{{why: ByClocks, member: id}},
-			story: fmt.Sprintf("by its own clock it said %s %s after %s, of %s", s.to.what, served, s.from.what, s.least),
+			story: fmt.Sprintf("by its own clock %s went by between %s and %s, of %s", served, s.from.kind(), s.to.kind(), s.least),
 		})
 	}
 }

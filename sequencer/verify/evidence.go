@@ -89,11 +89,16 @@ type word struct {
 	what   string
 }
 
-func (w *word) said(name func(fleet.MemberID) fleet.Name) Said {
-	return Said{
-		Record: w.id, Writer: name(w.record.Writer), WriterID: w.record.Writer,
+// said for people.
+func (b *book) said(w *word) Said {
+	out := Said{
+		Record: w.id, Writer: b.name(w.record.Writer), WriterID: w.record.Writer,
 		Epoch: w.at.epoch, Seq: w.at.seq, What: w.what, Time: w.time,
 	}
+	if f, err := fleet.DecodeFact(w.record); err == nil && b.released[f.Plan] != "" {
+		out.What = f.Kind.String() + " of " + b.released[f.Plan].Short()
+	}
+	return out
 }
 
 const kinds = int(fleet.Yielded) + 1
@@ -133,8 +138,10 @@ type book struct {
 	bodies map[fleet.Digest][]byte
 	// revisions that anybody said a plan is of.
 	revisions map[fleet.Digest]map[fleet.Revision]bool
-	writers   map[fleet.MemberID]int
-	result    *Result
+	// released is which revision each plan is of that could be compiled.
+	released map[fleet.Digest]fleet.Revision
+	writers  map[fleet.MemberID]int
+	result   *Result
 }
 
 type command struct {
@@ -151,6 +158,7 @@ func read(e *Evidence, result *Result) *book {
 		floors: map[fleet.MemberID][]fleet.Floor{}, removed: map[fleet.MemberID]bool{},
 		seals: map[fleet.Digest]fleet.Seal{}, signed: map[fleet.Digest]*word{}, bodies: map[fleet.Digest][]byte{},
 		revisions: map[fleet.Digest]map[fleet.Revision]bool{}, writers: map[fleet.MemberID]int{},
+		released: map[fleet.Digest]fleet.Revision{},
 	}
 	for i := range e.Roster {
 		b.names[e.Roster[i].ID], b.roster[e.Roster[i].ID] = e.Roster[i].Name, true
@@ -187,6 +195,7 @@ func (b *book) readRecords() {
 		r := records[i].record
 		w := &word{record: r, id: records[i].id, at: positionOf(r), what: r.Kind.String() + " " + r.Key}
 		b.result.check(ruleSigned)
+		b.result.check(ruleOneWord)
 		if err := r.Verify(b.Fleet); err != nil {
 			b.broken(ruleSigned, finding{story: fmt.Sprintf("a record does not bear its writer's signature: %v", err), words: []*word{w}})
 			continue

@@ -87,6 +87,7 @@ func (b *book) compile(p *plan, releases []sequencer.Release) {
 		return
 	}
 	p.Plan, p.sealed = compiled, sealed
+	b.released[p.digest] = revision
 	for i := range compiled.Stages {
 		row := make([]standing, len(compiled.Stages[i].Members))
 		for rank := range row {

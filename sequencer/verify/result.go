@@ -218,7 +218,7 @@ func (b *book) tell(v Verdict, f finding) Finding {
 		}
 	}
 	for _, w := range f.words {
-		out.Said = append(out.Said, w.said(b.name))
+		out.Said = append(out.Said, b.said(w))
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -66,14 +67,18 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 	return p.w.Write(b)
 }
 
-// Facts that the agent holds, read to their end.
-func (c *Client) Facts(ctx context.Context) (verify.Header, verify.Evidence, error) {
+// Facts that the agent holds, read to their end, and written to copied as they came unless that is nil.
+func (c *Client) Facts(ctx context.Context, copied io.Writer) (verify.Header, verify.Evidence, error) {
 	response, err := c.send(ctx, "/facts", nil)
 	if err != nil {
 		return verify.Header{}, verify.Evidence{}, err
 	}
 	defer response.Body.Close()
-	h, e, err := verify.Read(response.Body)
+	var body io.Reader = response.Body
+	if copied != nil {
+		body = io.TeeReader(body, copied)
+	}
+	h, e, err := verify.Read(body)
 	if err != nil {
 		kind := fleet.Refused
 		if ctx.Err() != nil {
