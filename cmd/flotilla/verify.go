@@ -250,8 +250,7 @@ func (a *app) printFinding(f *audit.Finding) {
 	if f.Rollout == "" && !f.Plan.IsZero() {
 		where = "plan " + f.Plan.Short()
 	}
-	story := strings.TrimSpace(where + ": " + strings.TrimPrefix(string(f.Member)+": ", ": ") + f.Story)
-	story = strings.TrimPrefix(story, ": ")
+	story := strings.TrimPrefix(where+": "+f.Story, ": ")
 	for _, l := range f.Lacks {
 		story += "; " + lackWords(l)
 	}

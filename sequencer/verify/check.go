@@ -414,7 +414,7 @@ func (b *book) checkHopeless(p *plan) {
 	}
 	b.result.check(ruleHopeless)
 	f := finding{plan: p, absent: true, lacks: lacks, words: slices.Concat(first, behind)}
-	f.story = fmt.Sprintf("it succeeded nowhere, and %d started in the first stage and %d behind it", len(first), len(behind))
+	f.story = fmt.Sprintf("the release succeeded nowhere, and %d started in the first stage and %d behind it", len(first), len(behind))
 	if most := p.Stages[0].MaxConcurrency + p.Stages[0].Tolerance; len(behind) == 0 && len(first) <= most {
 		return
 	}

@@ -174,11 +174,11 @@ var brokenRules = []struct {
 		s.say(s.canary(), fleet.Accepted, fleet.Yielded)
 		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
 	}},
-	{"hopeless and spread", "I4", "it succeeded nowhere, and 1 started in the first stage and 1 behind it", func(s *scene) {
+	{"hopeless and spread", "I4", "the release succeeded nowhere, and 1 started in the first stage and 1 behind it", func(s *scene) {
 		s.say(s.canary(), fleet.Accepted, fleet.Started, fleet.Failed)
 		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started, fleet.Failed)
 	}},
-	{"back to an older seal", "I14", "it started seal 1 after it accepted seal 2", func(s *scene) {
+	{"back to an older seal", "I14", "started seal 1 after it accepted seal 2", func(s *scene) {
 		old := s.plan
 		s.say("c1", fleet.Accepted)
 		s.seal(2, "main", 2, 1)
@@ -187,7 +187,7 @@ var brokenRules = []struct {
 		s.plan = old
 		s.say("c1", fleet.Started)
 	}},
-	{"back to an older revision", "I14", "it went from r2 to r1, and had come the other way", func(s *scene) {
+	{"back to an older revision", "I14", "went from r2 to r1, and had come the other way", func(s *scene) {
 		s.say("c1", fleet.Accepted)
 		s.take("r2")
 		s.say("c1", fleet.Accepted)

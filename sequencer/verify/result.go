@@ -4,6 +4,7 @@ package verify
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
@@ -197,10 +198,22 @@ func (b *book) broken(rule int, f finding) { b.result.add(rule, b.tell(Broken, f
 
 func (b *book) unjudged(rule int, f finding) { b.result.add(rule, b.tell(Unjudged, f)) }
 
+// of puts the member's name in the place of the first "it" of its story, or before it.
+func of(name, story string) string {
+	if rest, ok := strings.CutPrefix(story, "it "); ok {
+		return name + " " + rest
+	}
+	if before, rest, ok := strings.Cut(story, " it "); ok {
+		return before + " " + name + " " + rest
+	}
+	return name + ": " + story
+}
+
 func (b *book) tell(v Verdict, f finding) Finding {
 	out := Finding{Verdict: v, Story: f.story, Absent: f.absent}
 	if f.member != "" {
 		out.Member = b.name(f.member)
+		out.Story = of(string(out.Member), f.story)
 	}
 	if f.plan != nil {
 		out.Plan = f.plan.digest
