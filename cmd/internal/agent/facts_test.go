@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -136,8 +137,8 @@ func TestReplacedSealsAreRemembered(t *testing.T) {
 	name := fleet.RolloutName{Namespace: "shop", Name: "web"}
 	for n := range uint64(replacedKept + 10) {
 		s := sequencer.Sealed{Seal: fleet.Seal{Rollout: name, Author: fleet.AuthorGit, Number: n + 1}}
-		h.Declare(RepositoryContent{Rollouts: map[fleet.RolloutName]Rollout{name: {Sealed: s}}})
-		h.Declare(RepositoryContent{Rollouts: map[fleet.RolloutName]Rollout{name: {Sealed: s}}})
+		h.Declare(RepositoryContent{Rollouts: map[fleet.RolloutName]turn.Rollout{name: {Sealed: s}}})
+		h.Declare(RepositoryContent{Rollouts: map[fleet.RolloutName]turn.Rollout{name: {Sealed: s}}})
 	}
 	held := h.Seals()
 	if len(held) != replacedKept+1 || held[len(held)-1].Number != replacedKept+10 || held[0].Number != 10 {
