@@ -19,10 +19,14 @@ import (
 
 // What is told, in the words of package verify.
 type (
-	Rule    = verify.Rule
+	// Rule and what was found.
+	Rule = verify.Rule
+	// Finding is one place where a rule is broken, or cannot be judged.
 	Finding = verify.Finding
-	Lack    = verify.Lack
-	Said    = verify.Said
+	// Lack is what would decide a finding, and of whom.
+	Lack = verify.Lack
+	// Said is one signed record, to be read.
+	Said = verify.Said
 )
 
 // The verdicts, and why there is none.
