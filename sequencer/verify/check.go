@@ -427,44 +427,59 @@ func (b *book) checkHopeless(p *plan) {
 
 // checkStops is I16, as far as one member's own words show it: its start after its own stop, and no go between.
 func (b *book) checkStops(plans []*plan) {
+	type own struct {
+		rollout fleet.RolloutName
+		member  fleet.MemberID
+	}
+	stops, goes := map[own][]command{}, map[fleet.Digest][]command{}
+	for name, commands := range b.commands {
+		for _, c := range commands {
+			switch c.Verb {
+			case fleet.Pause:
+				stops[own{name, c.By}] = append(stops[own{name, c.By}], c)
+			case fleet.Resume:
+				for _, id := range c.Lifts {
+					goes[id] = append(goes[id], c)
+				}
+			}
+		}
+	}
 	for _, p := range plans {
 		if p.Plan == nil || len(b.commands[p.Rollout]) == 0 {
 			continue
 		}
 		for _, id := range slices.Sorted(maps.Keys(p.said)) {
-			if start := p.said[id].first(fleet.Started); start != nil && !b.removed[id] {
-				b.checkStop(p, id, start)
+			start := p.said[id].first(fleet.Started)
+			if start == nil || b.removed[id] {
+				continue
+			}
+			for _, stop := range stops[own{p.Rollout, id}] {
+				if stop.word.at.before(start.at) {
+					b.checkStop(p, start, stop, goes[stop.ID])
+				}
 			}
 		}
 	}
 }
 
-func (b *book) checkStop(p *plan, id fleet.MemberID, start *word) {
-	for _, stop := range b.commands[p.Rollout] {
-		if stop.Verb != fleet.Pause || stop.By != id || !stop.word.at.before(start.at) {
-			continue
+// checkStop: the member had given the stop before its start, and somebody had lifted it. When it heard another one's go, nobody says.
+func (b *book) checkStop(p *plan, start *word, stop command, goes []command) {
+	b.result.check(ruleStops)
+	id, words := stop.By, []*word{stop.word, start}
+	for _, c := range goes {
+		if c.Rollout != stop.Rollout {
+			continue // it lifts nothing here
 		}
-		b.result.check(ruleStops)
-		words, lifted := []*word{stop.word, start}, false
-		for _, c := range b.commands[p.Rollout] {
-			if c.Verb != fleet.Resume || !slices.Contains(c.Lifts, stop.ID) {
-				continue
-			}
-			if c.By != id || c.word.at.before(start.at) { // when it heard another one's go, nobody says
-				lifted = true
-				break
-			}
-			words = append(words, c.word)
+		if c.By != id || c.word.at.before(start.at) {
+			return
 		}
-		if lifted {
-			continue
-		}
-		why := NotHeard
-		if b.Complete[id] {
-			why = ""
-		}
-		b.decide(ruleStops, finding{plan: p, member: id, story: "it started under its own stop", words: words, absent: true}, why, id)
+		words = append(words, c.word)
 	}
+	why := NotHeard
+	if b.Complete[id] {
+		why = ""
+	}
+	b.decide(ruleStops, finding{plan: p, member: id, story: "it started under its own stop", words: words, absent: true}, why, id)
 }
 
 // step is one release that a member took.

@@ -27,9 +27,9 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/gitserver"
 	"github.com/flotilla-dev/flotilla/cmd/internal/localfleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
-	"github.com/flotilla-dev/flotilla/sequencer/verify"
 	"github.com/flotilla-dev/flotilla/deploy"
 	"github.com/flotilla-dev/flotilla/examples"
+	"github.com/flotilla-dev/flotilla/sequencer/verify"
 )
 
 func TestMain(m *testing.M) {

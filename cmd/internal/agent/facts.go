@@ -37,7 +37,7 @@ func (v *factsView) Facts() (verify.Header, verify.Evidence, error) {
 		Zoned: len(v.roster().Members()) > flatFleet,
 	}
 	for _, m := range v.members() { // before the records: who is in the same state later may have more than is copied
-		if m.SameState && m.Presence == readapi.PresenceHeard {
+		if m.SameState && m.Presence == readapi.PresenceHeard && !e.Zoned { // with zones, the same is said of what both carry
 			e.Complete[m.ID] = true
 		}
 	}
