@@ -71,7 +71,7 @@ func freshOrders(t *testing.T) (seeds []uint64) {
 		}
 		return []uint64{seed}
 	}
-	for range 10 {
+	for range 4 {
 		seeds = append(seeds, rand.Uint64()|1<<32) // none that is in a file
 	}
 	t.Logf("fresh orders: FLOTILLA_ORDER=SEED with one of %d", seeds)

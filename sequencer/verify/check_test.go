@@ -302,6 +302,10 @@ var unjudgedRules = []struct {
 		s.join("stranger")
 		s.command("stranger", fleet.Command{Verb: fleet.Pause})
 	}},
+	{"a fleet that somebody made up", "members", Stranger, func(s *scene) {
+		s.say(s.canary(), whole...)
+		s.Roster = nil
+	}},
 	{"by their clocks before the gate", "I2", ByClocks, func(s *scene) {
 		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
 		s.say(s.canary(), whole...)

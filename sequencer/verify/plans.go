@@ -119,11 +119,13 @@ func (p *plan) anyWord() []*word {
 	return nil
 }
 
-// checkWriters: of records by whom nobody knows, one finding for each writer.
+// checkWriters: of records by whom nobody knows, one finding for each writer. Whom a seal names was a member then, if a member
+// of the roster acted on it: nobody need have signed the seal.
 func (b *book) checkWriters(plans []*plan) {
 	targets := map[fleet.MemberID]bool{}
 	for _, p := range plans {
-		if p.Plan != nil {
+		acted := slices.ContainsFunc(slices.Collect(maps.Keys(p.said)), func(id fleet.MemberID) bool { return b.roster[id] })
+		if p.Plan != nil && acted {
 			for i := range p.sealed.Targets {
 				targets[p.sealed.Targets[i].ID] = true
 			}

@@ -58,14 +58,14 @@ func TestRealRunIsVerified(t *testing.T) {
 		s.bad["2"] = true
 	}
 	w.git.Commit("main", files("2"))
-	w.turns(20 * time.Minute)
+	w.turns(3 * time.Minute)
 	w.git.Commit("main", files("3"))
-	w.turns(5 * time.Minute)
+	w.turns(90 * time.Second)
 	w.number++
 	w.spec.Strategy.MinReadyTime = nil
 	w.seal()
 	seals = append(seals, w.sealed.Sealed)
-	w.turns(5 * time.Minute)
+	w.turns(90 * time.Second)
 
 	var everyone []readapi.FleetMember
 	for _, s := range w.members {
