@@ -106,14 +106,14 @@ const kinds = int(fleet.Yielded) + 1
 // milestones of one member in one plan, by kind.
 type milestones [kinds]*word
 
-func (m *milestones) has(any ...fleet.FactKind) bool { return m.first(any...) != nil }
+func (m *milestones) has(either ...fleet.FactKind) bool { return m.first(either...) != nil }
 
 // first of the kinds that was said, in the order of the question.
-func (m *milestones) first(any ...fleet.FactKind) *word {
+func (m *milestones) first(either ...fleet.FactKind) *word {
 	if m == nil {
 		return nil
 	}
-	for _, k := range any {
+	for _, k := range either {
 		if m[k] != nil {
 			return m[k]
 		}

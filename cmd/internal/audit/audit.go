@@ -136,7 +136,7 @@ func readFile(path string, in io.Reader) (Input, error) {
 			}
 			return Input{}, err
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // only read
 		in = file
 	}
 	header, evidence, err := verify.Read(in)

@@ -33,15 +33,19 @@ func inputOf(t *testing.T, from string, story ...string) Input {
 }
 
 func TestJudge(t *testing.T) {
-	in := inputOf(t, "one", "c1 accepted", "c1 started")
+	in := inputOf(t, "one", "c1 accepted", "c1 started", "eu-1 accepted")
 	r, err := Judge([]Input{in}, Trusted{})
-	if err != nil || r.Verdict != Kept || r.Roster.Own || r.Roster.Members != 8 || len(r.Exports) != 1 || r.Exports[0].Records != 2 {
+	if err != nil || r.Verdict != Kept || r.Roster.Own || r.Roster.Members != 8 || len(r.Exports) != 1 || r.Exports[0].Records != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	// A roster of one's own that does not know c1: its words are a stranger's, but in the plan that it was sealed for.
+	// A roster of one's own that does not know c1: it was a member when a seal was made on which others acted.
 	r, err = Judge([]Input{in}, Trusted{From: "mine", Members: readapitest.Members()[1:]})
 	if err != nil || r.Verdict != Kept || !r.Roster.Own || r.Roster.Members != 7 {
 		t.Errorf("%+v, %v", r, err)
+	}
+	alone := inputOf(t, "alone", "c1 accepted", "c1 started") // nobody who is believed acted on that seal
+	if r, err = Judge([]Input{alone}, Trusted{From: "mine", Members: readapitest.Members()[1:]}); err != nil || r.Verdict != Unjudged {
+		t.Errorf("%s, %v", r.Verdict, err)
 	}
 	if _, err := Judge(nil, Trusted{}); !errors.Is(err, ErrNothing) {
 		t.Error(err)
