@@ -197,6 +197,16 @@ func (w *World) unbind(m *member) {
 	}
 }
 
+// heeded is a member whose goes count: no proof is held against it.
+func (w *World) heeded() *member {
+	for _, m := range w.members {
+		if _, proven := w.book.proofs[m.Self.ID]; !proven {
+			return m
+		}
+	}
+	return w.members[0]
+}
+
 // operatorLooks so often for members that need a new incarnation.
 const operatorLooks = 7 * time.Minute
 

@@ -69,7 +69,7 @@ func (w *World) settleDown() {
 				m.running[i].sickAt = 0
 			}
 		}
-		w.lift(i, w.members[0])
+		w.lift(i, w.heeded())
 	}
 }
 
