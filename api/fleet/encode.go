@@ -305,7 +305,12 @@ func plainText(s string) string {
 }
 
 // isPlain says whether a rune only shows itself. The others steer a terminal or turn the text's direction.
-func isPlain(c rune) bool { return !unicode.IsControl(c) && !unicode.Is(unicode.Bidi_Control, c) }
+func isPlain(c rune) bool {
+	if c < utf8.RuneSelf { // nearly all there is
+		return c >= ' ' && c != 0x7f
+	}
+	return !unicode.IsControl(c) && !unicode.Is(unicode.Bidi_Control, c)
+}
 
 func appendBytes(b, field []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
@@ -336,21 +341,24 @@ func (d *decoder) take(n int) []byte {
 func (d *decoder) uint8() uint8   { return d.take(1)[0] }
 func (d *decoder) uint64() uint64 { return binary.BigEndian.Uint64(d.take(8)) }
 
-func (d *decoder) bytes(most int) []byte {
+// field gives a part of what is decoded, no copy of it.
+func (d *decoder) field(most int) []byte {
 	n := int(binary.BigEndian.Uint16(d.take(2)))
 	if n > most || n > len(d.rest) {
 		d.fail("field too long")
 		return nil
 	}
-	return append([]byte(nil), d.take(n)...)
+	return d.take(n)
 }
 
+func (d *decoder) bytes(most int) []byte { return append([]byte(nil), d.field(most)...) }
+
 func (d *decoder) text(most int) string {
-	b := d.bytes(most)
-	if err := checkText(string(b)); err != nil && d.err == nil {
+	s := string(d.field(most))
+	if err := checkText(s); err != nil && d.err == nil {
 		d.err = err
 	}
-	return string(b)
+	return s
 }
 
 // checkText refuses what Cut would change but for its length.

@@ -16,13 +16,22 @@ type book struct {
 	records []fleet.Record
 	digests []fleet.Digest
 	pages   map[fleet.Digest]int
-	facts   map[factKey]int
+	// sizes of the records as they travel, in bytes.
+	sizes []int32
 	// about says which rollout a page is about; -1 where that is not known.
-	about    []int
-	commands [][]int // by rollout
+	about []int
+	// idle pages are milestones of others that no rule reads: that they accepted, or started.
+	idle     []bool
+	commands [][]command // by rollout
 	proofs   map[fleet.MemberID]int
-	plans    map[fleet.Digest]int
 	names    map[fleet.RolloutName]int
+	// members by number, in the order of the world's; plans by digest.
+	members map[fleet.MemberID]int
+	plans   map[fleet.Digest]*milestones
+	// The plan and the member that were asked for last: a decision asks for one plan, and each member's kinds in a row.
+	lastPlan   *milestones
+	lastMember fleet.MemberID
+	lastNumber int
 }
 
 type factKey struct {
@@ -31,8 +40,81 @@ type factKey struct {
 	kind   fleet.FactKind
 }
 
-func newBook() *book {
-	return &book{pages: map[fleet.Digest]int{}, facts: map[factKey]int{}, plans: map[fleet.Digest]int{}, names: map[fleet.RolloutName]int{}, proofs: map[fleet.MemberID]int{}}
+// milestones of one plan: the page of each, by the member's number and the kind. Nobody's is page 0, which is no fact's.
+type milestones struct {
+	plan    fleet.Digest
+	rollout int
+	pages   []int32
+}
+
+// kinds of milestones, and a place that stays free for the kind 0.
+const kinds = int(fleet.Yielded) + 1
+
+// command as it was read once.
+type command struct {
+	page int
+	fleet.Command
+}
+
+func newBook(members int) *book {
+	// Page 0 is blank.
+	return &book{
+		records: make([]fleet.Record, 1), digests: make([]fleet.Digest, 1), sizes: make([]int32, 1), about: []int{-1}, idle: make([]bool, 1),
+		pages: map[fleet.Digest]int{}, plans: map[fleet.Digest]*milestones{}, names: map[fleet.RolloutName]int{},
+		proofs: map[fleet.MemberID]int{}, members: make(map[fleet.MemberID]int, members),
+	}
+}
+
+// number of a member; false where it is none of the fleet.
+func (b *book) number(id fleet.MemberID) (int, bool) {
+	if id == b.lastMember {
+		return b.lastNumber, true
+	}
+	n, ok := b.members[id]
+	if ok {
+		b.lastMember, b.lastNumber = id, n
+	}
+	return n, ok
+}
+
+// planned gives the milestones of a plan; nil where nobody compiled it.
+func (b *book) planned(plan fleet.Digest) *milestones {
+	if b.lastPlan == nil || b.lastPlan.plan != plan {
+		of := b.plans[plan]
+		if of == nil {
+			return nil
+		}
+		b.lastPlan = of
+	}
+	return b.lastPlan
+}
+
+// fact gives the page of a milestone; false where it was never said.
+func (b *book) fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (int, bool) {
+	of := b.planned(plan)
+	if of == nil || of.pages == nil || int(kind) >= kinds {
+		return 0, false
+	}
+	n, ok := b.number(m)
+	if !ok {
+		return 0, false
+	}
+	page := of.pages[n*kinds+int(kind)]
+	return int(page), page != 0
+}
+
+// note that a fact lies on a page. It gives the rollout that it is about; -1 where nobody compiled its plan.
+func (b *book) note(f *fleet.Fact, page int) int {
+	of := b.planned(f.Plan)
+	n, ok := b.number(f.Member)
+	if of == nil || !ok || int(f.Kind) >= kinds {
+		return -1
+	}
+	if of.pages == nil {
+		of.pages = make([]int32, len(b.members)*kinds)
+	}
+	of.pages[n*kinds+int(f.Kind)] = int32(page)
+	return of.rollout
 }
 
 // page of a record.
@@ -41,25 +123,23 @@ func (b *book) page(r fleet.Record) int {
 	if page, ok := b.pages[digest]; ok {
 		return page
 	}
-	page, about := len(b.records), -1
+	page, about, idle := len(b.records), -1, false
 	switch r.Kind {
 	case fleet.KindFact:
 		if f, err := fleet.DecodeFact(&r); err == nil {
-			b.facts[factKey{f.Plan, f.Member, f.Kind}] = page
-			if name, ok := b.plans[f.Plan]; ok {
-				about = name
-			}
+			about, idle = b.note(&f, page), f.Kind == fleet.Accepted || f.Kind == fleet.Started
 		}
 	case fleet.KindCommand:
 		if c, err := fleet.DecodeCommand(&r); err == nil {
 			about = b.names[c.Rollout]
-			b.commands[about] = append(b.commands[about], page)
+			b.commands[about] = append(b.commands[about], command{page, c})
 		}
 	case fleet.KindProof:
 		b.proofs[fleet.MemberID(r.Key)] = page
 	}
 	b.pages[digest] = page
 	b.records, b.digests, b.about = append(b.records, r), append(b.digests, digest), append(b.about, about)
+	b.sizes, b.idle = append(b.sizes, int32(len(r.Encode()))), append(b.idle, idle)
 	return page
 }
 
@@ -111,17 +191,16 @@ var _ agent.Ledger = ledger{}
 
 // holds says whether the member has heard of a milestone.
 func (l ledger) holds(k factKey) bool {
-	page, said := l.book.facts[k]
+	page, said := l.book.fact(k.plan, k.member, k.kind)
 	return said && l.heard.has(page)
 }
 
 // Fact is in sequencer.Facts.
 func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool) {
-	k := factKey{plan, m, kind}
 	if l.bug.fact != nil {
-		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, k)
+		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, factKey{plan, m, kind})
 	}
-	page, said := l.book.facts[k]
+	page, said := l.book.fact(plan, m, kind)
 	if !said || !l.heard.has(page) {
 		return fleet.Digest{}, false
 	}
@@ -146,12 +225,9 @@ func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
 // believed commands are all but the goes of members that were removed.
 func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
 	var out []fleet.Command
-	for _, page := range l.book.commands[l.book.names[name]] {
-		if l.heard.has(page) {
-			c, err := fleet.DecodeCommand(&l.book.records[page])
-			if err == nil && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
-				out = append(out, c)
-			}
+	for _, c := range l.book.commands[l.book.names[name]] {
+		if l.heard.has(c.page) && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
+			out = append(out, c.Command)
 		}
 	}
 	return out

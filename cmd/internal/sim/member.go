@@ -5,10 +5,10 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -58,9 +58,9 @@ type member struct {
 	// down until, paused until: no process, a process that gets no time.
 	down, paused time.Duration
 	// rate of its clock, boot and when it began.
-	rate  float64
-	boots int
-	wall  time.Duration
+	rate float64
+	boot string
+	wall time.Duration
 	// seen of git: how far behind its mirror is, and whether it follows the sibling branch.
 	lag    time.Duration
 	forked bool
@@ -78,13 +78,14 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
 		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
+	w.book.members[self.ID] = i
 	m.Agent = &agent.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
@@ -100,7 +101,7 @@ func (m *member) moment() fleet.Moment {
 		elapsed = max(wall, 0)
 	}
 	return fleet.Moment{
-		Wall: time.Unix(1_800_000_000, 0).Add(wall), Elapsed: elapsed, Boot: fmt.Sprint("boot ", m.boots),
+		Wall: time.Unix(1_800_000_000, 0).Add(wall), Elapsed: elapsed, Boot: m.boot,
 	}
 }
 
@@ -153,12 +154,23 @@ func (m *member) crash(away time.Duration) {
 	m.outbox = nil
 	m.epoch, m.seq = m.epoch+1, 0
 	for name, held := range m.late {
-		m.kept[name] = *held
 		b, _ := json.Marshal(held)
 		m.api[name] = b
 		delete(m.late, name)
 	}
+	m.reread()
 	m.count("crash")
+}
+
+// reread the promises as an agent does that begins: from their JSON.
+func (m *member) reread() {
+	for name, b := range m.api {
+		var read agent.Promise
+		if err := json.Unmarshal(b, &read); err != nil {
+			m.violate(m, "a promise cannot be read back: %v", err)
+		}
+		m.kept[name] = read
+	}
 }
 
 // tell everyone of something said here.
@@ -172,6 +184,9 @@ func (m *member) tell(page int) {
 
 // news wakes whom it concerns.
 func (m *member) news(page int) {
+	if m.book.idle[page] && !m.params.Eager && m.book.records[page].Writer != m.Self.ID {
+		return
+	}
 	if about := m.book.about[page]; about >= 0 {
 		m.wake(about, turnGap)
 	}
@@ -204,8 +219,19 @@ func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise
 	if !ok {
 		return agent.Promise{Rollout: name}, nil
 	}
-	promise.Said = slices.Clone(promise.Said)
-	return promise, nil
+	return duplicate(promise), nil
+}
+
+// duplicate a promise, so that nobody changes the other one's.
+func duplicate(p agent.Promise) agent.Promise {
+	p.Said, p.Plans = slices.Clone(p.Said), slices.Clone(p.Plans)
+	for _, i := range []**agent.Installed{&p.Installed, &p.LastGood} {
+		if *i != nil {
+			copied := **i
+			*i = &copied
+		}
+	}
+	return p
 }
 
 // Save is in agent.Promises: it fails before, or after, or the process dies before or after.
@@ -221,15 +247,11 @@ func (p promises) Save(_ context.Context, promise agent.Promise) error {
 		p.count("api write failed")
 		return errAPI
 	}
-	var read agent.Promise
-	if err := json.Unmarshal(b, &read); err != nil {
-		return err
-	}
 	if p.bug.lateWrites && p.late[promise.Rollout] == nil {
 		held := p.kept[promise.Rollout]
 		p.late[promise.Rollout] = &held
 	}
-	p.api[promise.Rollout], p.kept[promise.Rollout] = b, read
+	p.api[promise.Rollout], p.kept[promise.Rollout] = b, duplicate(promise)
 	p.bound(p.member, &promise)
 	switch {
 	case p.crashes(afterPromise):
@@ -304,10 +326,31 @@ func (c cluster) Health(_ context.Context, name fleet.RolloutName, _ string) (de
 // heads is git as this member sees it.
 type heads struct{ *member }
 
-// payload of every revision: the engine is asked for, and not run.
-//
-//go:embed app
-var payload embed.FS
+// folder is the payload of every revision: the engine is asked for, and not run.
+type folder struct{}
+
+var payload folder
+
+// Open is in fs.FS.
+func (folder) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// Stat is in fs.StatFS: there is the folder "app", and nothing in it.
+func (f folder) Stat(name string) (fs.FileInfo, error) {
+	if name == "." || name == "app" {
+		return f, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+// The folder as fs.FileInfo.
+func (folder) Name() string       { return "app" }
+func (folder) Size() int64        { return 0 }
+func (folder) Mode() fs.FileMode  { return fs.ModeDir | 0o755 }
+func (folder) ModTime() time.Time { return time.Time{} }
+func (folder) IsDir() bool        { return true }
+func (folder) Sys() any           { return nil }
 
 // Latest is in agent.Heads.
 func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (source.Snapshot, time.Duration, error) {

@@ -25,6 +25,9 @@ type Params struct {
 	LateBy             time.Duration
 	// Coalesce is how long what is said waits for more; Beat how often two neighbours compare what they hold.
 	Coalesce, Beat time.Duration
+	// Eager members take a turn at all news, as the agent does; the others not at those that no rule reads, such as
+	// that another member started.
+	Eager bool
 	// Partitions in the storm, each of a random form.
 	Partitions int
 
@@ -89,5 +92,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Forked, p.Frozen = some(0.2), some(0.2)
 	p.Stops, p.Reseals = times(4), times(2)
 	p.Proofs = times(2)
+	p.Eager = r.IntN(2) == 0
 	return p
 }

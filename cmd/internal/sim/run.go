@@ -36,7 +36,7 @@ func (w *World) result(scenario string, seed uint64) Result {
 	return Result{
 		Scenario: scenario, Clusters: len(w.members), Seed: seed, VirtualSeconds: w.now.Seconds(), Violations: append([]string{}, w.violations...),
 		RolloutSeconds: (w.lastWord - w.rollouts[0].commits[len(w.rollouts[0].commits)-1].at).Seconds(),
-		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records), Story: w.lines,
+		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records) - 1, Story: w.lines,
 	}
 }
 
