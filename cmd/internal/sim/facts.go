@@ -143,6 +143,14 @@ func (b *book) page(r fleet.Record) int {
 	return page
 }
 
+// size of these pages as they travel, in bytes.
+func (b *book) size(pages []int) (n int) {
+	for _, page := range pages {
+		n += int(b.sizes[page])
+	}
+	return n
+}
+
 // heard is the pages that somebody holds.
 type heard struct {
 	words []uint64
@@ -163,6 +171,16 @@ func (h *heard) add(page int) bool {
 	}
 	h.words[page>>6] |= 1 << (page & 63)
 	h.count++
+	return true
+}
+
+// remove a page; false where it was not held.
+func (h *heard) remove(page int) bool {
+	if !h.has(page) {
+		return false
+	}
+	h.words[page>>6] &^= 1 << (page & 63)
+	h.count--
 	return true
 }
 
@@ -257,6 +275,10 @@ func (l ledger) Commit(_ context.Context, r fleet.Record) error {
 	}
 	if l.crashes(beforePublish) {
 		return errCrash
+	}
+	if l.strikes(l.params.StoreFails) {
+		l.count("store write failed")
+		return errStore
 	}
 	l.tell(l.book.page(r))
 	if l.crashes(afterPublish) {

@@ -33,6 +33,9 @@ var errCrash = errors.New("the process died here")
 // errAPI is what an API server in trouble answers.
 var errAPI = errors.New("the API server did not answer")
 
+// errStore is what a full disk answers.
+var errStore = errors.New("the store did not take the record")
+
 // member is one cluster with its agent, its API, its store and its clocks.
 type member struct {
 	*agent.Agent
@@ -135,12 +138,16 @@ func (m *member) turn(rollout int) {
 	case errors.Is(err, errCrash):
 		m.story(m, "the agent dies in the middle of a turn")
 		m.crash(m.between(time.Second, 30*time.Second))
+		if m.strikes(m.params.Wrecked) {
+			m.loseStore()
+		}
 		m.wake(rollout, m.down-m.now)
 		return
 	case err != nil:
 		m.wake(rollout, m.between(time.Second, 10*time.Second))
 		return
 	}
+	m.reported(&report)
 	next := m.params.Interval
 	if report.Next > 0 {
 		next = min(next, report.Next)
@@ -160,6 +167,9 @@ func (m *member) crash(away time.Duration) {
 	}
 	m.reread()
 	m.count("crash")
+	if m.strikes(m.params.Torn) {
+		m.tear()
+	}
 }
 
 // reread the promises as an agent does that begins: from their JSON.
