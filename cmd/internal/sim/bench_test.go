@@ -4,6 +4,7 @@ package sim
 
 import (
 	"fmt"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -36,12 +37,57 @@ func BenchmarkSwarm(b *testing.B) {
 	}
 }
 
+// BenchmarkSize is a whole rollout of KubeFleet's shape in fleets of several sizes, and what a member of them takes: the
+// heap that is in use when the run has ended, and the most memory that the process ever had (of this size, if it is
+// asked for alone: -bench Size/1000$).
+func BenchmarkSize(b *testing.B) {
+	for _, clusters := range []int{1_000, 5_000, 10_000} {
+		b.Run(fmt.Sprint(clusters), func(b *testing.B) {
+			var heap, virtual, turns, sent, facts float64
+			began := processorTime(b)
+			for b.Loop() {
+				empty := heapInUse()
+				w, err := newWorld(1, kubefleet(clusters, 1), Bug{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				w.run()
+				heap = float64(heapInUse() - empty)
+				r := w.result("kubefleet", 1)
+				if len(r.Violations) > 0 {
+					b.Fatal(r.Violations)
+				}
+				virtual, turns, sent, facts = r.RolloutSeconds, float64(r.Turns), float64(r.SentBytes), float64(r.FactBytes)
+			}
+			b.ReportMetric((processorTime(b)-began).Seconds()/float64(b.N), "cpu-s/run")
+			b.ReportMetric(virtual, "virtual-s")
+			b.ReportMetric(heap/float64(clusters), "heap-B/member")
+			b.ReportMetric(turns/float64(clusters), "turns/member")
+			b.ReportMetric(facts, "facts-B")
+			b.ReportMetric(sent, "sent-B/member")
+			b.ReportMetric(float64(usage(b).Maxrss)/1024, "peak-rss-MiB")
+		})
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // processorTime that this process has used.
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()
-	var u syscall.Rusage
+	u := usage(b)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func usage(b *testing.B) (u syscall.Rusage) {
+	b.Helper()
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return u
 }

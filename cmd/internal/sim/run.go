@@ -23,6 +23,8 @@ type Result struct {
 	Faults map[string]int `json:"faults"`
 	// RolloutSeconds from the last commit, or from the beginning where there is one, to the last word said of it.
 	RolloutSeconds float64 `json:"rolloutSeconds"`
+	// RestartSeconds until an agent that began again was current; only of the scenario that restarts one.
+	RestartSeconds float64 `json:"restartSeconds,omitempty"`
 	// Seen counts what makes the rules worth asking.
 	Seen map[string]int `json:"seen"`
 	// Turns of the production agent, and Records said.
@@ -43,7 +45,8 @@ func (w *World) result(scenario string, seed uint64) Result {
 		facts += int(size)
 	}
 	return Result{
-		FactBytes: facts, SentBytes: int(w.network.sent / uint64(len(w.members))),
+		RestartSeconds: w.restarted.Seconds(),
+		FactBytes:      facts, SentBytes: int(w.network.sent / uint64(len(w.members))),
 		Scenario: scenario, Clusters: len(w.members), Seed: seed, VirtualSeconds: w.now.Seconds(), Violations: append([]string{}, w.violations...),
 		RolloutSeconds: (w.lastWord - w.rollouts[0].commits[len(w.rollouts[0].commits)-1].at).Seconds(),
 		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records) - 1, Story: w.lines,

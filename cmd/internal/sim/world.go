@@ -39,6 +39,8 @@ type World struct {
 	stormy  bool
 	// lastWord is when something was last bound: where a rollout ended.
 	lastWord time.Duration
+	// restarted is how long an agent took to be current again; zero where none was waited for.
+	restarted time.Duration
 }
 
 // crash points: each is where something is kept or told.
