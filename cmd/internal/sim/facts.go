@@ -10,12 +10,15 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
 )
 
+// page is where a record lies in the book.
+type page int32
+
 // book holds every record that was ever said, once: what a member has heard is a set of page numbers. A thousand
 // members with thousands of facts would else hold millions of copies.
 type book struct {
 	records []fleet.Record
 	digests []fleet.Digest
-	pages   map[fleet.Digest]int
+	pages   map[fleet.Digest]page
 	// sizes of the records as they travel, in bytes.
 	sizes []int32
 	// about says which rollout a page is about; -1 where that is not known.
@@ -23,7 +26,7 @@ type book struct {
 	// idle pages are milestones of others that no rule reads: that they accepted, or started.
 	idle     []bool
 	commands [][]command // by rollout
-	proofs   map[fleet.MemberID]int
+	proofs   map[fleet.MemberID]page
 	names    map[fleet.RolloutName]int
 	// members by number, in the order of the world's; plans by digest.
 	members map[fleet.MemberID]int
@@ -44,7 +47,7 @@ type factKey struct {
 type milestones struct {
 	plan    fleet.Digest
 	rollout int
-	pages   []int32
+	pages   []page
 }
 
 // kinds of milestones, and a place that stays free for the kind 0.
@@ -52,7 +55,7 @@ const kinds = int(fleet.Yielded) + 1
 
 // command as it was read once.
 type command struct {
-	page int
+	page page
 	fleet.Command
 }
 
@@ -60,8 +63,8 @@ func newBook(members int) *book {
 	// Page 0 is blank.
 	return &book{
 		records: make([]fleet.Record, 1), digests: make([]fleet.Digest, 1), sizes: make([]int32, 1), about: []int{-1}, idle: make([]bool, 1),
-		pages: map[fleet.Digest]int{}, plans: map[fleet.Digest]*milestones{}, names: map[fleet.RolloutName]int{},
-		proofs: map[fleet.MemberID]int{}, members: make(map[fleet.MemberID]int, members),
+		pages: map[fleet.Digest]page{}, plans: map[fleet.Digest]*milestones{}, names: map[fleet.RolloutName]int{},
+		proofs: map[fleet.MemberID]page{}, members: make(map[fleet.MemberID]int, members),
 	}
 }
 
@@ -90,7 +93,7 @@ func (b *book) planned(plan fleet.Digest) *milestones {
 }
 
 // fact gives the page of a milestone; false where it was never said.
-func (b *book) fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (int, bool) {
+func (b *book) fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (page, bool) {
 	of := b.planned(plan)
 	if of == nil || of.pages == nil || int(kind) >= kinds {
 		return 0, false
@@ -99,54 +102,54 @@ func (b *book) fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (i
 	if !ok {
 		return 0, false
 	}
-	page := of.pages[n*kinds+int(kind)]
-	return int(page), page != 0
+	at := of.pages[n*kinds+int(kind)]
+	return at, at != 0
 }
 
 // note that a fact lies on a page. It gives the rollout that it is about; -1 where nobody compiled its plan.
-func (b *book) note(f *fleet.Fact, page int) int {
+func (b *book) note(f *fleet.Fact, at page) int {
 	of := b.planned(f.Plan)
 	n, ok := b.number(f.Member)
 	if of == nil || !ok || int(f.Kind) >= kinds {
 		return -1
 	}
 	if of.pages == nil {
-		of.pages = make([]int32, len(b.members)*kinds)
+		of.pages = make([]page, len(b.members)*kinds)
 	}
-	of.pages[n*kinds+int(f.Kind)] = int32(page)
+	of.pages[n*kinds+int(f.Kind)] = at
 	return of.rollout
 }
 
 // page of a record.
-func (b *book) page(r fleet.Record) int {
+func (b *book) page(r fleet.Record) page {
 	digest := r.Digest()
 	if page, ok := b.pages[digest]; ok {
 		return page
 	}
-	page, about, idle := len(b.records), -1, false
+	next, about, idle := page(len(b.records)), -1, false
 	switch r.Kind {
 	case fleet.KindFact:
 		if f, err := fleet.DecodeFact(&r); err == nil {
-			about, idle = b.note(&f, page), f.Kind == fleet.Accepted || f.Kind == fleet.Started
+			about, idle = b.note(&f, next), f.Kind == fleet.Accepted || f.Kind == fleet.Started
 		}
 	case fleet.KindCommand:
 		if c, err := fleet.DecodeCommand(&r); err == nil {
 			about = b.names[c.Rollout]
-			b.commands[about] = append(b.commands[about], command{page, c})
+			b.commands[about] = append(b.commands[about], command{next, c})
 		}
 	case fleet.KindProof:
-		b.proofs[fleet.MemberID(r.Key)] = page
+		b.proofs[fleet.MemberID(r.Key)] = next
 	}
-	b.pages[digest] = page
+	b.pages[digest] = next
 	b.records, b.digests, b.about = append(b.records, r), append(b.digests, digest), append(b.about, about)
 	b.sizes, b.idle = append(b.sizes, int32(len(r.Encode()))), append(b.idle, idle)
-	return page
+	return next
 }
 
 // size of these pages as they travel, in bytes.
-func (b *book) size(pages []int) (n int) {
-	for _, page := range pages {
-		n += int(b.sizes[page])
+func (b *book) size(pages []page) (n int) {
+	for _, p := range pages {
+		n += int(b.sizes[p])
 	}
 	return n
 }
@@ -157,42 +160,42 @@ type heard struct {
 	count int
 }
 
-func (h *heard) has(page int) bool {
-	return page>>6 < len(h.words) && h.words[page>>6]&(1<<(page&63)) != 0
+func (h *heard) has(p page) bool {
+	return int(p>>6) < len(h.words) && h.words[p>>6]&(1<<(p&63)) != 0
 }
 
 // add a page; false where it was held.
-func (h *heard) add(page int) bool {
-	for page>>6 >= len(h.words) {
+func (h *heard) add(p page) bool {
+	for int(p>>6) >= len(h.words) {
 		h.words = append(h.words, 0)
 	}
-	if h.words[page>>6]&(1<<(page&63)) != 0 {
+	if h.words[p>>6]&(1<<(p&63)) != 0 {
 		return false
 	}
-	h.words[page>>6] |= 1 << (page & 63)
+	h.words[p>>6] |= 1 << (page & 63)
 	h.count++
 	return true
 }
 
 // remove a page; false where it was not held.
-func (h *heard) remove(page int) bool {
-	if !h.has(page) {
+func (h *heard) remove(p page) bool {
+	if !h.has(p) {
 		return false
 	}
-	h.words[page>>6] &^= 1 << (page & 63)
+	h.words[p>>6] &^= 1 << (page & 63)
 	h.count--
 	return true
 }
 
 // missing are the pages that another one holds and this one does not.
-func (h *heard) missing(other *heard) []int {
-	var pages []int
+func (h *heard) missing(other *heard) []page {
+	var pages []page
 	for i, word := range other.words {
 		if i < len(h.words) {
 			word &^= h.words[i]
 		}
 		for ; word != 0; word &= word - 1 {
-			pages = append(pages, i<<6+bits.TrailingZeros64(word))
+			pages = append(pages, page(i<<6+bits.TrailingZeros64(word)))
 		}
 	}
 	return pages

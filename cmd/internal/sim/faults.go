@@ -38,7 +38,7 @@ func (m *member) unpublished() bool {
 func (m *member) tear() {
 	torn := 0
 	for range 1 + m.rand.IntN(16) {
-		if m.heard.remove(m.rand.IntN(len(m.book.records))) {
+		if m.heard.remove(page(m.rand.IntN(len(m.book.records)))) {
 			torn++
 		}
 	}
@@ -51,10 +51,10 @@ func (m *member) tear() {
 // replay what a member holds now, for the rest of the storm: it sends records of older releases and of rollouts that
 // are over to anybody, again and again, in any order, as if they were news.
 func (m *member) replay() {
-	var hoard []int
-	for page := range m.book.records {
-		if m.heard.has(page) {
-			hoard = append(hoard, page)
+	var hoard []page
+	for i := range m.book.records {
+		if m.heard.has(page(i)) {
+			hoard = append(hoard, page(i))
 		}
 	}
 	m.story(m, "begins to say again what was said")

@@ -44,7 +44,7 @@ type member struct {
 	// store: what it has heard, and its own last position.
 	heard      heard
 	epoch, seq uint64
-	outbox     []int
+	outbox     []page
 	flushing   bool
 	statuses   map[fleet.RolloutName]fleet.Status
 	// api: promises as JSON, and as they read back.
@@ -184,23 +184,19 @@ func (m *member) reread() {
 }
 
 // tell everyone of something said here.
-func (m *member) tell(page int) {
-	if !m.heard.add(page) {
-		return
-	}
-	m.news(page)
-	m.forward(page)
+func (m *member) tell(p page) {
+	m.hear([]page{p})
 }
 
 // news wakes whom it concerns.
-func (m *member) news(page int) {
-	if m.book.idle[page] && !m.params.Eager && m.book.records[page].Writer != m.Self.ID {
+func (m *member) news(p page) {
+	if m.book.idle[p] && !m.params.Eager && m.book.records[p].Writer != m.Self.ID {
 		return
 	}
-	if about := m.book.about[page]; about >= 0 {
+	if about := m.book.about[p]; about >= 0 {
 		m.wake(about, turnGap)
 	}
-	if m.book.records[page].Kind == fleet.KindProof {
+	if m.book.records[p].Kind == fleet.KindProof {
 		for i := range m.rollouts {
 			m.wake(i, turnGap)
 		}

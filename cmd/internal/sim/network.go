@@ -79,10 +79,9 @@ func (m *member) send(j, size int, arrive func(*member)) {
 	}
 }
 
-// forward news to the neighbours, a little later, several at a time.
-func (m *member) forward(pages ...int) {
-	m.outbox = append(m.outbox, pages...)
-	if m.flushing {
+// forward what is in the outbox to the neighbours, a little later, several records at a time.
+func (m *member) forward() {
+	if m.flushing || len(m.outbox) == 0 {
 		return
 	}
 	m.flushing = true
@@ -101,17 +100,14 @@ func (m *member) forward(pages ...int) {
 }
 
 // hear a batch and pass on what is news.
-func (m *member) hear(batch []int) {
-	var news []int
-	for _, page := range batch {
-		if m.heard.add(page) {
-			news = append(news, page)
-			m.news(page)
+func (m *member) hear(batch []page) {
+	for _, p := range batch {
+		if m.heard.add(p) {
+			m.outbox = append(m.outbox, p)
+			m.news(p)
 		}
 	}
-	if len(news) > 0 {
-		m.forward(news...)
-	}
+	m.forward()
 }
 
 // beat compares with a neighbour, and reconciles where they differ. Lost gossip ends here.

@@ -63,7 +63,7 @@ func calm(clusters int) Params {
 		Clusters: clusters, Rollouts: 1, Releases: 1, Zones: 1,
 		Storm: time.Minute, Calm: 6 * time.Hour, Interval: 10 * time.Minute,
 		OneWay: 25 * time.Millisecond, Jitter: 2500 * time.Microsecond, Loss: 0.01,
-		Coalesce: 50 * time.Millisecond, Beat: 5 * time.Second,
+		Coalesce: 50 * time.Millisecond, Beat: 5 * time.Second, Eager: true,
 	}
 }
 

@@ -83,8 +83,8 @@ func (w *World) restart() {
 			said = len(w.book.records)
 		}
 		current := m.running[0].revision == plan.Release.Revision
-		for page := 1; page < said && current; page++ {
-			current = m.heard.has(page)
+		for i := 1; i < said && current; i++ {
+			current = m.heard.has(page(i))
 		}
 		if !current {
 			w.after(50*time.Millisecond, look)
