@@ -172,7 +172,7 @@ func (h *heard) add(p page) bool {
 	if h.words[p>>6]&(1<<(p&63)) != 0 {
 		return false
 	}
-	h.words[p>>6] |= 1 << (page & 63)
+	h.words[p>>6] |= 1 << (p & 63)
 	h.count++
 	return true
 }
@@ -182,7 +182,7 @@ func (h *heard) remove(p page) bool {
 	if !h.has(p) {
 		return false
 	}
-	h.words[p>>6] &^= 1 << (page & 63)
+	h.words[p>>6] &^= 1 << (p & 63)
 	h.count--
 	return true
 }
