@@ -16,7 +16,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
@@ -38,7 +38,7 @@ var errStore = errors.New("the store did not take the record")
 
 // member is one cluster with its agent, its API, its store and its clocks.
 type member struct {
-	*agent.Agent
+	*turn.Agent
 	*World
 	index int
 	// store: what it has heard, and its own last position.
@@ -49,9 +49,9 @@ type member struct {
 	statuses   map[fleet.RolloutName]fleet.Status
 	// api: promises as JSON, and as they read back.
 	api  map[fleet.RolloutName][]byte
-	kept map[fleet.RolloutName]agent.Promise
+	kept map[fleet.RolloutName]turn.Promise
 	// late: what is in the API while a planted bug has written nothing newer.
-	late map[fleet.RolloutName]*agent.Promise
+	late map[fleet.RolloutName]*turn.Promise
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
 	// running is what each rollout has in the cluster, by rollout.
@@ -81,7 +81,7 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
@@ -89,7 +89,7 @@ func (w *World) newMember(i int) *member {
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
 	w.book.members[self.ID] = i
-	m.Agent = &agent.Agent{
+	m.Agent = &turn.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
 	}
@@ -175,7 +175,7 @@ func (m *member) crash(away time.Duration) {
 // reread the promises as an agent does that begins: from their JSON.
 func (m *member) reread() {
 	for name, b := range m.api {
-		var read agent.Promise
+		var read turn.Promise
 		if err := json.Unmarshal(b, &read); err != nil {
 			m.violate(m, "a promise cannot be read back: %v", err)
 		}
@@ -206,32 +206,32 @@ func (m *member) news(p page) {
 // renderer gives a revision's name for its manifest.
 type renderer struct{}
 
-func (renderer) Render(_ context.Context, r agent.RenderRequest) (specialize.Manifest, error) {
+func (renderer) Render(_ context.Context, r turn.RenderRequest) (specialize.Manifest, error) {
 	return specialize.Manifest{Digest: fleet.DigestOf("flotilla.dev/sim-manifest", []byte(r.Revision)), Engine: specialize.Plain, Path: r.Path}, nil
 }
 
-type inputs struct{ agent.Inputs }
+type inputs struct{ turn.Inputs }
 
 // promises are the member's own API.
 type promises struct{ *member }
 
-// Load is in agent.Promises.
-func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise, error) {
+// Load is in turn.Promises.
+func (p promises) Load(_ context.Context, name fleet.RolloutName) (turn.Promise, error) {
 	if p.strikes(p.params.APIFails) {
 		p.count("api read failed")
-		return agent.Promise{}, errAPI
+		return turn.Promise{}, errAPI
 	}
 	promise, ok := p.kept[name]
 	if !ok {
-		return agent.Promise{Rollout: name}, nil
+		return turn.Promise{Rollout: name}, nil
 	}
 	return duplicate(promise), nil
 }
 
 // duplicate a promise, so that nobody changes the other one's.
-func duplicate(p agent.Promise) agent.Promise {
+func duplicate(p turn.Promise) turn.Promise {
 	p.Said, p.Plans = slices.Clone(p.Said), slices.Clone(p.Plans)
-	for _, i := range []**agent.Installed{&p.Installed, &p.LastGood} {
+	for _, i := range []**turn.Installed{&p.Installed, &p.LastGood} {
 		if *i != nil {
 			copied := **i
 			*i = &copied
@@ -240,8 +240,8 @@ func duplicate(p agent.Promise) agent.Promise {
 	return p
 }
 
-// Save is in agent.Promises: it fails before, or after, or the process dies before or after.
-func (p promises) Save(_ context.Context, promise agent.Promise) error {
+// Save is in turn.Promises: it fails before, or after, or the process dies before or after.
+func (p promises) Save(_ context.Context, promise turn.Promise) error {
 	b, err := json.Marshal(promise)
 	if err != nil || string(b) == string(p.api[promise.Rollout]) {
 		return err
@@ -269,7 +269,7 @@ func (p promises) Save(_ context.Context, promise agent.Promise) error {
 	return nil
 }
 
-// All is in agent.Promises.
+// All is in turn.Promises.
 func (p promises) All(context.Context) ([]fleet.RolloutName, error) { return nil, nil }
 
 // cluster is where payloads run.
@@ -358,8 +358,8 @@ func (folder) ModTime() time.Time { return time.Time{} }
 func (folder) IsDir() bool        { return true }
 func (folder) Sys() any           { return nil }
 
-// Latest is in agent.Heads.
-func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (source.Snapshot, time.Duration, error) {
+// Latest is in turn.Heads.
+func (h heads) Latest(_ context.Context, src source.Origin, _ turn.Settings) (source.Snapshot, time.Duration, error) {
 	at := h.now - h.lag
 	if h.frozen > 0 {
 		at = min(at, h.frozen)
@@ -371,12 +371,12 @@ func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (s
 	return source.Snapshot{Revision: revision, Files: payload}, h.params.Interval, nil
 }
 
-// At is in agent.Heads.
+// At is in turn.Heads.
 func (h heads) At(_ context.Context, _ source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	return source.Snapshot{Revision: rev, Files: payload}, nil
 }
 
-// Relation is in agent.Heads.
+// Relation is in turn.Heads.
 func (h heads) Relation(_ context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	relation := h.rolloutOf(src).relation(from, to)
 	if h.bug.relation != nil {
@@ -388,11 +388,11 @@ func (h heads) Relation(_ context.Context, src source.Origin, from, to fleet.Rev
 // declared is the fleet repository as this member has read it.
 type declared struct{ *member }
 
-// Rollout is in agent.Rollouts.
-func (d declared) Rollout(_ context.Context, name fleet.RolloutName) (agent.Rollout, bool, error) {
+// Rollout is in turn.Rollouts.
+func (d declared) Rollout(_ context.Context, name fleet.RolloutName) (turn.Rollout, bool, error) {
 	seal := d.rollouts[d.book.names[name]].seal(d.now - d.lag)
 	return seal, seal.Author != "", nil
 }
 
-// Gone is in agent.Rollouts.
+// Gone is in turn.Rollouts.
 func (d declared) Gone(fleet.RolloutName) bool { return false }

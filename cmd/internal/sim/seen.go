@@ -7,7 +7,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -26,7 +26,7 @@ var withheld = map[sequencer.Reason]string{
 }
 
 // reported looks at what a turn says of itself.
-func (w *World) reported(r *agent.Report) {
+func (w *World) reported(r *turn.Report) {
 	if r.Plan != nil {
 		if what, counted := withheld[r.Decision.Reason]; counted {
 			w.seen[what]++
