@@ -38,6 +38,39 @@ func TestRunPrintsOneObjectForEachSeed(t *testing.T) {
 	}
 }
 
+// TestResultHasWhatIsPromised: the names are read by other programs.
+func TestResultHasWhatIsPromised(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"run", "-clusters", "6", "-o", "json"}, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit %d: %s%s", code, &stdout, &stderr)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(stdout.Bytes(), &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"scenario", "clusters", "seed", "virtualSeconds", "violations", "faults", "seen", "rolloutSeconds", "factBytes", "sentBytes"} {
+		if _, there := fields[name]; !there {
+			t.Errorf("no %s in %s", name, &stdout)
+		}
+	}
+}
+
+func TestBrokenRuleIsToldAndExitsWithOne(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	o := options{stdout: &stdout}
+	if err := o.print(&sim.Result{Scenario: "swarm", Clusters: 30, Seed: 7, Violations: []string{"I1: two in motion"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"BROKEN I1: two in motion", "again: flotilla-sim run -scenario swarm -clusters 30 -seed 7 -story"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("no %q in:\n%s", want, &stdout)
+		}
+	}
+	if code := exitCode(true, nil, &stderr); code != exitBroken {
+		t.Errorf("exit %d, want %d", code, exitBroken)
+	}
+}
+
 func TestStoryIsTold(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), []string{"run", "-scenario", "cut-the-cable", "-clusters", "6", "-story"}, &stdout, &stderr); code != 0 {
