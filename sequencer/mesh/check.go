@@ -16,10 +16,11 @@ type verdict uint8
 const (
 	// news: verified, and not held yet.
 	news verdict = iota
-	// known, stale: nothing to learn, so nothing was verified. Also what is over the quota of who is known to be.
+	// known, stale: nothing to learn, so nothing was verified. Also what is retired or ended, and what is over the quota of
+	// who is known to be. None of it is remembered, so that who makes such records up keeps nobody from anything.
 	known
 	stale
-	// unwelcome: verified, and the set has no place for it: over its writer's quota, retired, or ended.
+	// unwelcome: verified, and the set has no place for it: over its writer's quota.
 	unwelcome
 	// rival: verified, and in the position of a held record that says something else. Its writer is forked.
 	rival
@@ -31,6 +32,9 @@ const (
 	version
 	elsewhere
 	poisoned
+	// misshapen: its writer signed a body that is not what its kind says. Who passes it on may be of a version that
+	// carries the kind and does not know it: flood.answers tells.
+	misshapen
 	// From here on no honest member sends it: each checks before it passes anything on.
 	tooLarge
 	malformed
@@ -95,13 +99,14 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 
 // verify does what is dear: news where the body is what its kind says, and the writer signed it.
 func (n *Node) verify(r *fleet.Record) verdict {
-	switch err := n.bodies(r); {
+	err := n.bodies(r)
+	switch {
 	case errors.Is(err, fleet.ErrVersion):
 		return version
-	case err != nil:
-		return malformed
 	case r.Verify(n.cfg.Fleet) != nil:
 		return badSignature
+	case err != nil:
+		return misshapen
 	}
 	return news
 }
@@ -135,6 +140,8 @@ func (n *Node) compare(r *fleet.Record) (v verdict, held fleet.Record) {
 	switch {
 	case ok && held.Epoch == r.Epoch && held.Seq == r.Seq:
 		return known, held
+	case n.set.Past(r):
+		return stale, held
 	case !ok && !n.set.Over(r.Writer):
 		return unwelcome, held
 	}
@@ -173,7 +180,7 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 		return &c.version
 	case tooLarge:
 		return &c.tooLarge
-	case malformed:
+	case malformed, misshapen:
 		return &c.malformed
 	case otherFleet:
 		return &c.otherFleet

@@ -90,6 +90,8 @@ const maxTopics = 1024
 // flood is how the neighbours and the writers behave. It is safe for concurrent use.
 type flood struct {
 	n *Node
+	// now is this process's own monotonic clock: who sets the wall clock neither forgives nor punishes.
+	now func() time.Time
 	// shun wakes who ends the connections of the blamed.
 	shun chan struct{}
 
@@ -104,6 +106,8 @@ type conduct struct {
 	// own records and heartbeats that were too many.
 	own    int
 	topics map[string]bool
+	// forms is up to which number of them it said that it judges bodies; 0 where it has not said.
+	forms uint8
 
 	strikes  float64
 	struckAt time.Time
@@ -138,7 +142,7 @@ func (a *allowance) take(now time.Time, n int) (ok, beyond bool) {
 }
 
 func newFlood(n *Node) *flood {
-	return &flood{n: n, shun: make(chan struct{}, 1), peers: map[peer.ID]*conduct{}, writers: map[fleet.MemberID]*said{}}
+	return &flood{n: n, now: time.Now, shun: make(chan struct{}, 1), peers: map[peer.ID]*conduct{}, writers: map[fleet.MemberID]*said{}}
 }
 
 // of is called with mu held. Only members get here, so that the roster bounds the table.
@@ -226,7 +230,7 @@ type wanted struct {
 }
 
 func (f *flood) take(from peer.ID, wants func(*conduct) []wanted) error {
-	now := f.n.cfg.Now()
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.of(from)
@@ -258,7 +262,7 @@ func (f *flood) beats(from peer.ID, writer fleet.MemberID) bool {
 }
 
 func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
-	now := f.n.cfg.Now()
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.writers[writer]
@@ -289,7 +293,7 @@ func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *r
 
 // strike notes that a neighbour did what no honest one does.
 func (f *flood) strike(id peer.ID, why string) {
-	now := f.n.cfg.Now()
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.of(id)
@@ -303,13 +307,42 @@ func (f *flood) strike(id peer.ID, why string) {
 	}
 }
 
-// parted forgets what gossipsub forgets when a neighbour's last connection ends; what it did is remembered.
+// parted forgets what gossipsub forgets when a neighbour's last connection ends, and what the neighbour judges, as another
+// version may come back; what it did is remembered.
 func (f *flood) parted(id peer.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.peers[id]; c != nil {
 		clear(c.topics)
+		c.forms = 0
 	}
+}
+
+// judges notes what a neighbour says that it judges.
+func (f *flood) judges(by fleet.MemberID, forms uint8) {
+	id, err := peerID(by)
+	if err != nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.of(id).forms = forms
+}
+
+// answers says whether a member is to be blamed for bringing a body that is not what its kind says: it wrote it, or it
+// judges such bodies itself. What every version judged is expected of who has not said anything.
+func (f *flood) answers(from fleet.MemberID, r *fleet.Record) bool {
+	if from == r.Writer {
+		return true
+	}
+	id, err := peerID(from)
+	if err != nil {
+		return false
+	}
+	since := f.n.judgedSince(r)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return since > 0 && since <= max(f.of(id).forms, 1)
 }
 
 // judge the end of a reconciliation.
@@ -321,7 +354,7 @@ func (f *flood) judge(id peer.ID, err error) {
 
 // blame is called with mu held.
 func (f *flood) blame(id peer.ID, c *conduct, why string) {
-	r, now := &f.n.cfg.Rates, f.n.cfg.Now()
+	r, now := &f.n.cfg.Rates, f.now()
 	if now.Sub(c.until) > r.BlameMost {
 		c.times = 0
 	}
@@ -347,7 +380,7 @@ func (f *flood) blames(id peer.ID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.peers[id]
-	return c != nil && f.n.cfg.Now().Before(c.until)
+	return c != nil && f.now().Before(c.until)
 }
 
 // score is what gossipsub thinks of a neighbour beside what it sees itself.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,49 +258,35 @@ func swallower(t *testing.T, w *meshtest.Network, i, honest int) {
 	}
 }
 
-// TestBlame: who sends what no honest member sends is out after a few times, for a while, twice as long the next time.
+// TestBlame: who sends what no honest member sends is out after a few times, and stays out, whatever the wall clock says.
 func TestBlame(t *testing.T) {
-	var skip struct {
-		mu sync.Mutex
-		by time.Duration
-	}
-	now := func() time.Time {
-		skip.mu.Lock()
-		defer skip.mu.Unlock()
-		return time.Now().Add(skip.by)
-	}
-	w := meshtest.New(t, 2, func(c *mesh.Config) { c.Now = now })
+	var ahead atomic.Int64
+	w := meshtest.New(t, 2, func(c *mesh.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
 	w.AwaitConnected()
 	h := intruder(t, w, 1)
 	target := infoOf(t, w.Member(0))
 	blamed := func() bool { return w.Node(0).Peers()[0].Blamed }
-	for times, lasts := range []time.Duration{time.Minute, 2 * time.Minute} {
-		meshtest.Await(t, "blame", func() bool {
-			if h.Connect(t.Context(), target) == nil {
-				if s, err := h.NewStream(t.Context(), target.ID, mesh.SyncProtocol); err == nil {
-					_, _ = s.Write(mesh.OfferFrame(mesh.Batch([]byte("no record"))))
-					_, _ = io.ReadAll(s)
-					_ = s.Reset()
-				}
+	meshtest.Await(t, "blame", func() bool {
+		if h.Connect(t.Context(), target) == nil {
+			if s, err := h.NewStream(t.Context(), target.ID, mesh.SyncProtocol); err == nil {
+				_, _ = s.Write(mesh.OfferFrame(mesh.Batch([]byte("no record"))))
+				_, _ = io.ReadAll(s)
+				_ = s.Reset()
 			}
-			return blamed()
-		})
-		meshtest.Await(t, "the end of the connection", func() bool { return !meshtest.Connected(w.Node(0), w.Member(1).ID) })
-		if got := w.Node(0).Stats().Blamed; got != uint64(times)+1 {
-			t.Errorf("blamed %d times, want %d", got, times+1)
 		}
-		skip.mu.Lock()
-		skip.by += lasts - 30*time.Second
-		skip.mu.Unlock()
-		if !blamed() {
-			t.Errorf("not blamed any more half a minute before %s are over", lasts)
-		}
-		skip.mu.Lock()
-		skip.by += 31 * time.Second
-		skip.mu.Unlock()
-		if blamed() {
-			t.Errorf("still blamed after %s", lasts)
-		}
+		return blamed()
+	})
+	meshtest.Await(t, "the end of the connection", func() bool { return !meshtest.Connected(w.Node(0), w.Member(1).ID) })
+	ahead.Store(int64(24 * time.Hour))
+	before := w.Node(0).Stats().ConnectionsRefused
+	meshtest.Await(t, "a refusal", func() bool {
+		_ = h.Connect(t.Context(), target)
+		return w.Node(0).Stats().ConnectionsRefused > before
+	})
+	if s := w.Node(0).Stats(); !blamed() || s.Blamed != 1 {
+		t.Errorf("blamed %d times, and a day later by the wall clock: %v", s.Blamed, blamed())
 	}
 }
 

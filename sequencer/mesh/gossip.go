@@ -263,28 +263,31 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 		return pubsub.ValidationReject
 	}
 	var learnt, unverified []fleet.Record
-	tooMuch := false
 	for _, b := range encoded {
 		r, v := w.examine(b)
 		switch {
-		case v.dishonest():
+		case v.dishonest() || v == misshapen && w.flood.answers(fleet.MemberID(from.String()), &r):
 			w.cfg.Log.V(1).Info("message refused", "peer", from, "writer", r.Writer)
 			return pubsub.ValidationReject
 		case !v.passed():
 			return pubsub.ValidationIgnore
 		case v == news:
-			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(from, r.Writer)
+			if !w.flood.says(from, r.Writer) {
+				return pubsub.ValidationIgnore // and nothing more is verified
+			}
+			learnt = append(learnt, r)
 		default:
 			unverified = append(unverified, r)
 		}
 	}
-	if len(learnt) == 0 || tooMuch {
+	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed. It is at
+	// the neighbour's expense, not at the writer's: anyone may repeat what a writer once said.
+	if len(learnt) == 0 || len(unverified) > 0 && w.flood.offered(from, len(unverified)) != nil {
 		return pubsub.ValidationIgnore
 	}
-	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed.
 	for i := range unverified {
 		switch v := w.vouch(&unverified[i]); {
-		case v.dishonest():
+		case v.dishonest() || v == misshapen && w.flood.answers(fleet.MemberID(from.String()), &unverified[i]):
 			return pubsub.ValidationReject
 		case !v.passed():
 			return pubsub.ValidationIgnore

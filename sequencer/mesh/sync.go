@@ -648,25 +648,26 @@ func unexpected(f frame) error { return malformedFrame(fmt.Sprintf("frame %d out
 // hello asks whether what both carry is equal. In sets that are, this is all that is said.
 func (a *asker) hello() (same bool, err error) {
 	whole, common := a.Root(), a.commonRoot(a.peer, true)
-	answer, err := a.question(rootFrame(frameHello, common, a.lifeID()))
+	answer, err := a.question(rootFrame(frameHello, common, a.introduction()))
 	if err != nil {
 		return false, err
 	}
-	var life lifeID
+	var who introduction
 	theirs := whole
 	switch answer.kind {
 	case frameSame:
 		same = true
-		life, err = readSame(answer.body)
+		who, err = readSame(answer.body)
 	case frameDiffers:
-		theirs, life, err = readRoot(answer.body)
+		theirs, who, err = readRoot(answer.body)
 	default:
 		err = unexpected(answer)
 	}
 	if err != nil {
 		return false, err
 	}
-	a.met(life, theirs)
+	a.flood.judges(a.peer, who.forms)
+	a.met(who.life, theirs)
 	return same, nil
 }
 
@@ -734,7 +735,7 @@ func (a *asker) fetch(share lattice.Share, positions []fleet.Digest) (done int, 
 	if a.records > maxSessionRecords {
 		return 0, errBudget
 	}
-	learnt, err := a.admit(records)
+	learnt, err := a.admit(a.peer, records)
 	if err != nil {
 		return 0, err
 	}
@@ -810,11 +811,11 @@ func (n *Node) collect(share lattice.Share, positions []fleet.Digest, most int, 
 var errDishonest = errors.New("record that fails its checks")
 
 // admit lets records from a reconciliation through the same door as gossip's and joins them.
-func (n *Node) admit(encoded [][]byte) ([]fleet.Record, error) {
+func (n *Node) admit(from fleet.MemberID, encoded [][]byte) ([]fleet.Record, error) {
 	var records []fleet.Record
 	for _, b := range encoded {
 		r, v := n.examine(b)
-		if v.dishonest() {
+		if v.dishonest() || v == misshapen && n.flood.answers(from, &r) {
 			return nil, fmt.Errorf("%w: key %.80q by %s", errDishonest, r.Key, r.Writer)
 		}
 		if v == news {
