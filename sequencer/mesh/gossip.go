@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -44,11 +45,14 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	// Each of D neighbours is told everything, and most tell it back: what gossip loses with fewer of them,
 	// reconciliation brings.
 	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 4, 3, 6, 1, 3
-	// What others were told is mentioned to a few neighbours twice, as each mention is a packet of its own.
-	params.Dlazy, params.GossipFactor, params.HistoryGossip = 2, 0.1, 2
+	// What others were told is mentioned to one neighbour in each of two beats: each mention is a packet of its own. Who
+	// is neither told nor mentioned anything learns of it by the next beat that shows another root.
+	params.Dlazy, params.GossipFactor, params.HistoryGossip = 1, 0.1, 2
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
-	params.IDontWantMessageThreshold = 256
+	// Not to want a message costs a packet to each neighbour, and its acknowledgement. A record of 512 B is dearer to turn
+	// down than to hear again.
+	params.IDontWantMessageThreshold = 1024
 	return pubsub.NewGossipSub(ctx, gossipHost{w.host, w.flood}, append(w.flood.scoring(w.scored),
 		pubsub.WithAppSpecificRpcInspector(w.flood.inspect),
 		pubsub.WithSubscriptionFilter(topicFilter{w.flood}),
@@ -69,6 +73,8 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 // Topics and their history. A topic has one kind of message, and reaches who carries what is said in it.
 //
 //	/flotilla/1/<fleet>/<zone>/records, /flotilla/1/<fleet>/<zone>/heartbeats   2026-11: never released
+//	<fleet> in 64 hex digits                         2026-11: never released; a name is in every message
+//	<fleet>: 16 bytes of its digest, base64url. What is told in a topic bears all of it.
 //	/flotilla/1/<fleet>/records/fleet                2026-11: batches of records that everybody carries
 //	/flotilla/1/<fleet>/records/milestones/<zone>    2026-11: batches of records of a share
 //	/flotilla/1/<fleet>/records/detail/<zone>        2026-11: the same
@@ -76,7 +82,9 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 //
 // A fleet that carries everything tells all records in the first one, however many zones it has: gossipsub pays for
 // every topic with every member and every second.
-func topicBase(fleetID fleet.Digest) string { return fmt.Sprintf("/flotilla/1/%s", fleetID) }
+func topicBase(fleetID fleet.Digest) string {
+	return "/flotilla/1/" + base64.RawURLEncoding.EncodeToString(fleetID[:16])
+}
 
 // recordsTopic is where the records of a share are told; the one of ScopeFleet where flat.
 func recordsTopic(fleetID fleet.Digest, share lattice.Share, flat bool) string {
