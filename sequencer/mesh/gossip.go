@@ -107,8 +107,8 @@ func heartbeatsTopic(fleetID fleet.Digest, zone string) string {
 // that nothing is said before somebody listens.
 func (w *wire) followTopics(ctx context.Context) {
 	defer func() {
-		for _, leave := range w.following {
-			leave()
+		for _, f := range w.following {
+			f.leave()
 		}
 	}()
 	for {
@@ -128,7 +128,7 @@ func (w *wire) topicsWanted() map[string]listener {
 	audience := w.audience()
 	for zone := range audience.zones {
 		if audience.hears(zone) {
-			wanted[heartbeatsTopic(w.cfg.Fleet, zone)] = listener{w.validateHeartbeat, w.heardSign}
+			wanted[heartbeatsTopic(w.cfg.Fleet, zone)] = listener{validate: w.validateHeartbeat, hear: w.heardSign}
 		}
 	}
 	if w.cfg.NoGossip {
@@ -137,22 +137,23 @@ func (w *wire) topicsWanted() map[string]listener {
 	w.setMu.RLock()
 	c := w.carries
 	w.setMu.RUnlock()
+	deaf := w.line.tooSlow()
 	for _, share := range append(c.shares(), lattice.Share{Scope: fleet.ScopeFleet}) {
-		wanted[recordsTopic(w.cfg.Fleet, share, c.everything)] = listener{w.validateRecords, w.heardRecords}
+		wanted[recordsTopic(w.cfg.Fleet, share, c.everything)] = listener{w.validateRecords, w.heardRecords, deaf}
 	}
 	return wanted
 }
 
 func (w *wire) updateTopics(ctx context.Context) {
 	wanted := w.topicsWanted()
-	for name, leave := range w.following {
-		if _, ok := wanted[name]; !ok {
-			leave()
+	for name, f := range w.following {
+		if l, ok := wanted[name]; !ok || l.deaf != f.deaf {
+			f.leave()
 			delete(w.following, name)
 		}
 	}
 	for name, l := range wanted {
-		if w.following[name] != nil {
+		if _, ok := w.following[name]; ok {
 			continue
 		}
 		leave, err := w.follow(ctx, name, l)
@@ -160,7 +161,7 @@ func (w *wire) updateTopics(ctx context.Context) {
 			w.cfg.Log.Error(err, "topic not followed", "topic", name)
 			continue
 		}
-		w.following[name] = leave
+		w.following[name] = followed{leave, l.deaf}
 	}
 }
 
@@ -169,14 +170,25 @@ type (
 	hearer    = func(context.Context, *pubsub.Message)
 )
 
-// listener is what is done with the messages of a topic.
+// listener is what is done with the messages of a topic. Who is deaf hears none and only speaks: gossipsub hands what it
+// says to a few who listen.
 type listener struct {
 	validate validator
 	hear     hearer
+	deaf     bool
+}
+
+// followed is a topic that is followed, and how to leave it.
+type followed struct {
+	leave func()
+	deaf  bool
 }
 
 // follow joins a topic and hears its messages in a goroutine until leave is called.
 func (w *wire) follow(ctx context.Context, name string, l listener) (leave func(), err error) {
+	if l.deaf {
+		return w.speakIn(name)
+	}
 	err = w.pubsub.RegisterTopicValidator(name, l.validate, pubsub.WithValidatorConcurrency(validationsAtOnce))
 	if err != nil {
 		return nil, err
@@ -215,6 +227,19 @@ func (w *wire) follow(ctx context.Context, name string, l listener) (leave func(
 		// All three fail only when pubsub has ended already.
 		_ = topic.Close()
 		_ = w.pubsub.UnregisterTopicValidator(name)
+	}, nil
+}
+
+// speakIn joins a topic and hears nothing of it.
+func (w *wire) speakIn(name string) (leave func(), err error) {
+	topic, err := w.pubsub.Join(name)
+	if err != nil {
+		return nil, fmt.Errorf("joining: %w", err)
+	}
+	w.topics.put(name, topic)
+	return func() {
+		w.topics.drop(name)
+		_ = topic.Close() // fails only when pubsub has ended already
 	}, nil
 }
 

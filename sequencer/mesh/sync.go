@@ -105,6 +105,7 @@ func (w *wire) reconcileLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-gap.C:
+			w.watchLine()
 			w.startWaiting(ctx, &s)
 		case a := <-w.asks:
 			w.consider(ctx, &s, a)
