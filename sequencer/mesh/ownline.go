@@ -57,8 +57,9 @@ func (l *ownLine) answered(by fleet.MemberID, after time.Duration, size int) {
 }
 
 // slow says that answers are late from more members than are prompt, and from two at least: of one it is the member's own
-// line. It is called with mu held.
-func (l *ownLine) slow() bool {
+// line. hopeless: nobody's is prompt. Among many slow neighbours it is not, and who has those must not leave them alone. It is called
+// with mu held.
+func (l *ownLine) slow() (slow, hopeless bool) {
 	fresh := func(of map[fleet.MemberID]time.Time) (n int) {
 		for id, at := range of {
 			if time.Since(at) > lineMemory {
@@ -69,8 +70,8 @@ func (l *ownLine) slow() bool {
 		}
 		return n
 	}
-	late := fresh(l.late)
-	return late >= 2 && late > fresh(l.prompt)
+	late, prompt := fresh(l.late), fresh(l.prompt)
+	return late >= 2 && late > prompt, late >= 2 && prompt == 0
 }
 
 // gossips looks at the line, and says whether it is fast enough for gossip, and whether that is another answer than the last.
@@ -78,16 +79,11 @@ func (l *ownLine) slow() bool {
 func (l *ownLine) gossips() (fit, turned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, slow := time.Now(), l.slow()
-	if slow {
-		l.since.room = time.Time{}
-		l.since.slow = earlier(l.since.slow, now)
-	} else {
-		l.since.slow = time.Time{}
-		l.since.room = earlier(l.since.room, now)
-	}
+	now := time.Now()
+	slow, hopeless := l.slow()
+	l.since.slow, l.since.room = since(hopeless, l.since.slow, now), since(!slow, l.since.room, now)
 	switch {
-	case !l.away && slow && now.Sub(l.since.slow) >= leaveAfter:
+	case !l.away && hopeless && now.Sub(l.since.slow) >= leaveAfter:
 		if l.rest == 0 || now.Sub(l.since.back) > l.rest {
 			l.rest = restFirst
 		} else {
@@ -101,9 +97,12 @@ func (l *ownLine) gossips() (fit, turned bool) {
 	return !l.away, turned
 }
 
-// earlier is a moment, or now where there was none.
-func earlier(at, now time.Time) time.Time {
-	if at.IsZero() {
+// since gives the moment from which on something is so: now, where it was not.
+func since(is bool, at, now time.Time) time.Time {
+	switch {
+	case !is:
+		return time.Time{}
+	case at.IsZero():
 		return now
 	}
 	return at
@@ -145,14 +144,16 @@ func (l *ownLine) resting() time.Duration {
 func (l *ownLine) mayAsk() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.own == 0 || !l.slow()
+	slow, _ := l.slow()
+	return l.own == 0 || !slow
 }
 
 // mayServe says whether one of another member may, beside so many.
 func (l *ownLine) mayServe(served int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.own+served == 0 || !l.slow()
+	slow, _ := l.slow()
+	return l.own+served == 0 || !slow
 }
 
 // asking counts one of the own until ended is called.

@@ -61,7 +61,7 @@ func TestSlowLineLeavesGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l ownLine
 		l.begin()
-		// go lets time go by, second by second, with late answers or without, and gives when gossip was left or taken up.
+		// elapse lets time go by, second by second, with late answers or without, and gives when gossip was left or taken up.
 		elapse := func(d time.Duration, late bool) (turns []time.Duration) {
 			for at := time.Duration(0); at < d; at += time.Second {
 				if late {
@@ -101,7 +101,11 @@ func TestSlowLineLeavesGossip(t *testing.T) {
 		}
 		elapse(rest+time.Minute, false)
 		elapse(rest, false)
-		if got := elapse(time.Minute, true); len(got) != 1 || l.rest != restFirst {
+		l.answered("c", windowSoon/2, 9000)
+		if got := elapse(lineMemory, true); len(got) != 0 {
+			t.Errorf("with one neighbour that answers at once it leaves at %v: the others are slow", got)
+		}
+		if got := elapse(leaveAfter+2*time.Second, true); len(got) != 1 || l.rest != restFirst {
 			t.Errorf("long after the last trial it rests for %s, want %s", l.rest, restFirst)
 		}
 	})
