@@ -53,7 +53,12 @@ func TestBlameKeepsItsOwnTime(t *testing.T) {
 					}
 				}
 				off.Store(0)
+				taken := 0
 				for n.flood.stream(id) == nil {
+					taken++
+				}
+				if taken != n.cfg.Rates.Streams.AtOnce {
+					t.Errorf("%d streams at once, want %d", taken, n.cfg.Rates.Streams.AtOnce)
 				}
 				off.Store(int64(jump))
 				if n.flood.stream(id) == nil {
