@@ -80,12 +80,12 @@ func TestWhoAnswersForABody(t *testing.T) {
 	knowNewKind(n)
 	known := signed(t, 1, fleet.Record{Epoch: 1, Seq: 1, Kind: fleet.KindFact, Key: "k", Body: []byte("junk")})
 	newer := signed(t, 1, fleet.Record{Epoch: 1, Seq: 2, Kind: newKind, Key: "k", Body: []byte("junk")})
-	if _, v := n.examine(newer.Encode()); v != misshapen {
+	if _, v := n.examine(newer.Encode(), always); v != misshapen {
 		t.Fatalf("verdict %d", v)
 	}
 	forged := newer
 	forged.Sig = make([]byte, 64)
-	if _, v := n.examine(forged.Encode()); v != badSignature {
+	if _, v := n.examine(forged.Encode(), always); v != badSignature {
 		t.Errorf("verdict %d on a body that nobody signed", v)
 	}
 	for name, c := range map[string]struct {

@@ -24,8 +24,10 @@ const (
 	unwelcome
 	// rival: verified, and in the position of a held record that says something else. Its writer is forked.
 	rival
-	// surplus: more notices than one writer, or all, may have heard at once.
+	// surplus: more notices than one writer, or all, may have heard at once. beyond: more records than a writer may have
+	// heard by gossip, so not verified.
 	surplus
+	beyond
 	// stranger, version, elsewhere, poisoned: not for us to judge. The sender may know more than we do: a newer
 	// roster, a newer version. What is elsewhere is in a share that is not carried here; what is poisoned made a decoder panic.
 	stranger
@@ -48,16 +50,17 @@ func (v verdict) passed() bool { return v <= rival }
 // dishonest says that whoever sent the record did not check it, or made it up.
 func (v verdict) dishonest() bool { return v >= tooLarge }
 
-// examine is the one door for records from outside. The checks go from cheap to dear.
-func (n *Node) examine(b []byte) (fleet.Record, verdict) {
-	r, v := n.judge(b)
+// examine is the one door for records from outside. The checks go from cheap to dear. The dear ones are made where there is
+// room for the writer, by whatever way the record came.
+func (n *Node) examine(b []byte, room func(writer fleet.MemberID) bool) (fleet.Record, verdict) {
+	r, v := n.judge(b, room)
 	if counter := n.counterOf(v); counter != nil {
 		counter.Add(1)
 	}
 	return r, v
 }
 
-func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
+func (n *Node) judge(b []byte, room func(fleet.MemberID) bool) (r fleet.Record, v verdict) {
 	if len(b) > fleet.MaxRecord {
 		return fleet.Record{}, tooLarge
 	}
@@ -84,6 +87,9 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 	v, held := n.compare(&r)
 	if v == known || v == stale {
 		return r, v
+	}
+	if !room(r.Writer) {
+		return r, beyond
 	}
 	if bad := n.verify(&r); bad != news {
 		return r, bad

@@ -261,10 +261,22 @@ func (f *flood) beats(from peer.ID, writer fleet.MemberID) bool {
 	return f.hears(from, writer, func(s *said) *rate.Limiter { return s.beats })
 }
 
-func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
+// mayHear says whether a record of a writer would be heard, were it verified. What is not is not worth verifying: only
+// what the writer signed, and nobody had heard, has emptied its bucket.
+func (f *flood) mayHear(from peer.ID, writer fleet.MemberID) bool {
 	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	b := f.said(writer).records
+	if b.TokensAt(now) >= 1 {
+		return true
+	}
+	f.tooMuch(from, writer, b, now)
+	return false
+}
+
+// said is called with mu held.
+func (f *flood) said(writer fleet.MemberID) *said {
 	s := f.writers[writer]
 	if s == nil {
 		r := &f.n.cfg.Rates
@@ -274,21 +286,33 @@ func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *r
 		}
 		f.writers[writer] = s
 	}
-	b := bucket(s)
+	return s
+}
+
+func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := bucket(f.said(writer))
 	if b.AllowN(now, 1) {
 		if c := f.peers[from]; c != nil && writer == fleet.MemberID(from.String()) && b.TokensAt(now) > float64(b.Burst())/2 {
 			c.own = 0
 		}
 		return true
 	}
+	f.tooMuch(from, writer, b, now)
+	return false
+}
+
+// tooMuch counts what a writer said beyond its rate. Others who pass it on keep to the rate as well. Who wrote it knows what it
+// does. It is called with mu held.
+func (f *flood) tooMuch(from peer.ID, writer fleet.MemberID, b *rate.Limiter, now time.Time) {
 	f.n.counts.overrun.Add(1)
-	// Others who pass it on keep to the rate as well. Who wrote it knows what it does.
 	if c := f.of(from); writer == fleet.MemberID(from.String()) && !now.Before(c.until) {
 		if c.own++; c.own > 10*b.Burst() {
 			f.blame(from, c, "it says too much")
 		}
 	}
-	return false
 }
 
 // strike notes that a neighbour did what no honest one does.

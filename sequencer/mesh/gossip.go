@@ -297,7 +297,7 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 	}
 	var learnt, unverified []fleet.Record
 	for _, b := range encoded {
-		r, v := w.examine(b)
+		r, v := w.examine(b, func(writer fleet.MemberID) bool { return w.flood.mayHear(from, writer) })
 		switch {
 		case v.dishonest() || v == misshapen && w.flood.answers(fleet.MemberID(from.String()), &r):
 			w.cfg.Log.V(1).Info("message refused", "peer", from, "writer", r.Writer)

@@ -66,3 +66,48 @@ func TestRetiredRecordsCostNothing(t *testing.T) {
 		t.Errorf("from the writer meanwhile: %v", got)
 	}
 }
+
+// TestWordsBeyondTheRateAreNotVerified: who says more than its rate costs no signatures beyond it, and is blamed in the end. Nobody
+// takes another's room by making up words of it.
+func TestWordsBeyondTheRateAreNotVerified(t *testing.T) {
+	const atOnce, own = 20, 200
+	var verified atomic.Int64
+	n := nodeOf(t, 0, rosterOf("lab", "lab", "lab"), func(c *Config) {
+		c.Rates.Said, c.Rates.Strikes = Rate{0.001, atOnce}, 1 << 30
+	})
+	n.bodies = func(r *fleet.Record) error {
+		verified.Add(1)
+		return fleet.CheckBody(r)
+	}
+	run(t, n)
+	<-n.Ready()
+	for seq := range uint64(own) {
+		r := milestoneOf(t, 2, seq+1)
+		r.Sig = make([]byte, 64)
+		if got := JudgeMessage(t, n, keyOf(1), r.Encode()); got != pubsub.ValidationReject {
+			t.Fatalf("a word that nobody said: %v", got)
+		}
+	}
+	honest := milestoneOf(t, 2, own+1)
+	if got := JudgeMessage(t, n, keyOf(1), honest.Encode()); got != pubsub.ValidationAccept {
+		t.Errorf("whose words were made up is not heard: %v", got)
+	}
+	verified.Store(0)
+	heard := 0
+	for seq := range uint64(own) {
+		r := milestoneOf(t, 1, seq+1)
+		if JudgeMessage(t, n, keyOf(1), r.Encode()) == pubsub.ValidationAccept {
+			heard++
+		}
+	}
+	if heard != atOnce || verified.Load() != atOnce || n.Stats().Blamed != 0 {
+		t.Errorf("%d heard, %d verified, %d blamed; want %d, %d, 0", heard, verified.Load(), n.Stats().Blamed, atOnce, atOnce)
+	}
+	for seq := range uint64(own) {
+		r := milestoneOf(t, 1, own+seq+1)
+		JudgeMessage(t, n, keyOf(1), r.Encode())
+	}
+	if n.Stats().Blamed != 1 || verified.Load() != atOnce {
+		t.Errorf("blamed %d times, %d verified", n.Stats().Blamed, verified.Load())
+	}
+}
