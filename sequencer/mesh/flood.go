@@ -42,8 +42,8 @@ type Rates struct {
 	// Gossips are streams of gossip that one neighbour opens: an honest one opens one on each connection.
 	Gossips Rate
 	// Said is how many records of one writer gossip takes and passes on, and Beats how many heartbeats. A member
-	// with 500 rollouts that all move says some 1,000 records at once. Who brings ten times as many of its own
-	// on top is blamed: that is more than it may have in the state.
+	// with 500 rollouts that all move says some 1,000 records at once. Who brings four times as many of its own
+	// on top is blamed: together that is more than it may have in the state.
 	Said, Beats Rate
 	// Strikes are how many things that no honest member does get one blamed; one is forgiven each minute.
 	Strikes int
@@ -304,12 +304,15 @@ func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *r
 	return false
 }
 
+// ownBeyond times its burst a neighbour may say on top of it.
+const ownBeyond = 4
+
 // tooMuch counts what a writer said beyond its rate. Others who pass it on keep to the rate as well. Who wrote it knows what it
 // does. It is called with mu held.
 func (f *flood) tooMuch(from peer.ID, writer fleet.MemberID, b *rate.Limiter, now time.Time) {
 	f.n.counts.overrun.Add(1)
 	if c := f.of(from); writer == fleet.MemberID(from.String()) && !now.Before(c.until) {
-		if c.own++; c.own > 10*b.Burst() {
+		if c.own++; c.own > ownBeyond*b.Burst() {
 			f.blame(from, c, "it says too much")
 		}
 	}

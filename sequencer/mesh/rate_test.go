@@ -70,7 +70,7 @@ func TestRetiredRecordsCostNothing(t *testing.T) {
 // TestWordsBeyondTheRateAreNotVerified: who says more than its rate costs no signatures beyond it, and is blamed in the end. Nobody
 // takes another's room by making up words of it.
 func TestWordsBeyondTheRateAreNotVerified(t *testing.T) {
-	const atOnce, own = 20, 200
+	const atOnce, own = 20, 20 + ownBeyond*20
 	var verified atomic.Int64
 	n := nodeOf(t, 0, rosterOf("lab", "lab", "lab"), func(c *Config) {
 		c.Rates.Said, c.Rates.Strikes = Rate{0.001, atOnce}, 1 << 30

@@ -565,7 +565,7 @@ func (a *asker) runShare(share lattice.Share) error {
 			}
 			wants, offers = append(wants, d.Want...), append(offers, d.Offer...)
 		}
-		if len(open) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
+		if enough := a.window.enough(); len(open) > 0 && len(wants) < enough && len(offers) < enough {
 			continue
 		}
 		if err := a.pull(share, wants); err != nil {
