@@ -73,7 +73,7 @@ func TestWordsBeyondTheRateAreNotVerified(t *testing.T) {
 	const atOnce, own = 20, 20 + ownBeyond*20
 	var verified atomic.Int64
 	n := nodeOf(t, 0, rosterOf("lab", "lab", "lab"), func(c *Config) {
-		c.Rates.Said, c.Rates.Strikes = Rate{0.001, atOnce}, 1 << 30
+		c.Rates.Said, c.Rates.Strikes = Rate{0.001, atOnce}, 1<<30
 	})
 	n.bodies = func(r *fleet.Record) error {
 		verified.Add(1)
