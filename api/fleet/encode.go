@@ -405,6 +405,21 @@ func (d *decoder) end(what string) error {
 	return nil
 }
 
+// Forms numbers what CheckBody judges, so that a member can tell what it is to be blamed for passing on. It goes up when
+// CheckBody begins to judge what it let pass. What it judges it judges for ever by the same rules: another form of a body
+// is another kind, or another version of the body with a number of its own in JudgedSince.
+//
+//	1  2026-11: seals, facts, commands, proofs, floors, rollups, statuses
+const Forms = 1
+
+// judgedSince are the kinds that CheckBody judges.
+var judgedSince = map[Kind]uint8{
+	KindSeal: 1, KindFact: 1, KindCommand: 1, KindProof: 1, KindFloor: 1, KindRollup: 1, KindRegister: 1,
+}
+
+// JudgedSince gives the number of Forms from which on CheckBody judges records like this one: 0 where it does not.
+func JudgedSince(r *Record) uint8 { return judgedSince[r.Kind] }
+
 // CheckBody refuses a body that is not what its kind says. Kinds, and versions of bodies, that are not
 // known here pass: they are carried for those who know them. But not under the key of a proof against a member: what
 // cannot be read there would take the place of one that settled that member's. A proof of a later form needs another
