@@ -71,7 +71,7 @@ func (r restorations) SaveRestoration(_ context.Context, found turn.Restoration)
 		r.seen["a restored API noticed"]++
 		r.story(r.member, "notices that its API was restored; incarnation %d says nothing new", found.Incarnation)
 	}
-	r.member.found = found
+	r.member.found, r.lost = found, nil
 	if r.crashes(afterPromise) {
 		return errCrash
 	}
@@ -83,6 +83,7 @@ func (r restorations) Bounds(context.Context) (map[fleet.RolloutName]turn.Positi
 	if r.strikes(r.params.APIFails) {
 		return nil, errAPI
 	}
+	r.meet()
 	bounds := map[fleet.RolloutName]turn.Position{}
 	for name, p := range r.kept {
 		bounds[name] = p.LastSaid()
@@ -123,7 +124,7 @@ func (w *World) planRestores() {
 	}
 }
 
-// restore a member's API. What was told is met again: R13 holds where somebody who holds one word that is not in the API is
+// restore a member's API. What was told is met again (meet): R13 holds where somebody who holds one word that is not in the API is
 // compared with before the first word; where nobody does, nothing can be noticed.
 func (w *World) restore(m *member, b backup, storeLost, alive bool) {
 	w.story(m, "its API is restored from an older copy (store lost: %v, the agent goes on: %v)", storeLost, alive)
@@ -140,18 +141,17 @@ func (w *World) restore(m *member, b backup, storeLost, alive bool) {
 	if storeLost {
 		m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
 		w.count("API restored and store lost")
-		var lost []ownFact
-		for _, f := range m.told {
-			if vouched.Before(f.at) {
-				lost = append(lost, f)
-			}
-		}
-		if len(lost) > 0 && !w.bug.forgetsItsWords {
-			lost[w.rand.IntN(len(lost))].hear()
-		}
 	}
+	m.lost = slices.DeleteFunc(slices.Clone(m.told), func(f ownFact) bool { return !vouched.Before(f.at) })
 	for i := range w.rollouts {
 		m.wake(i, m.down-m.now)
+	}
+}
+
+// meet somebody before the first word, who holds one that was lost.
+func (m *member) meet() {
+	if len(m.lost) > 0 && !slices.ContainsFunc(m.lost, func(f ownFact) bool { return f.held() }) {
+		m.lost[m.rand.IntN(len(m.lost))].hear()
 	}
 }
 
