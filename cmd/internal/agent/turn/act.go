@@ -266,6 +266,9 @@ func (t *turn) observe(ctx context.Context, health delivery.Health) error {
 	if installed == nil || progress.Plan != installed.Release.Plan() {
 		return nil // healing the last good release of an attempt that failed: nothing is earned by it
 	}
+	if t.silent(progress.Plan, &t.promise) {
+		return nil // healed as it is: what could not be said must not be acted on either
+	}
 	seen := sequencer.Observation{Healthy: health.State == delivery.Healthy, Hopeless: health.State == delivery.Failed}
 	next, earned, wait := progress.Observe(seen, installed.Pace, t.now)
 	t.wake(wait)
