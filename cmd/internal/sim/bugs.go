@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -22,6 +23,10 @@ type Bug struct {
 	heard func(l ledger, commands []fleet.Command) []fleet.Command
 	// relation replaces the order of revisions.
 	relation func(source.Relation) source.Relation
+	// removed replaces what it has heard of proofs.
+	removed func(l ledger, id fleet.MemberID) bool
+	// promise changes what the member's own API gives back.
+	promise func(*agent.Promise)
 	// lateWrites: a promise is written to the API with the next one only.
 	lateWrites bool
 	// wallClock: what takes time is measured by the wall clock.

@@ -130,6 +130,13 @@ func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (
 
 // Removed is in sequencer.Facts.
 func (l ledger) Removed(id fleet.MemberID) bool {
+	if l.bug.removed != nil {
+		return l.bug.removed(l, id)
+	}
+	return l.proven(id)
+}
+
+func (l ledger) proven(id fleet.MemberID) bool {
 	page, proven := l.book.proofs[id]
 	return proven && l.heard.has(page)
 }
@@ -149,7 +156,7 @@ func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
 	for _, page := range l.book.commands[l.book.names[name]] {
 		if l.heard.has(page) {
 			c, err := fleet.DecodeCommand(&l.book.records[page])
-			if err == nil && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
+			if err == nil && (c.Verb != fleet.Resume || !l.proven(c.By)) {
 				out = append(out, c)
 			}
 		}

@@ -51,6 +51,10 @@ type member struct {
 	late map[fleet.RolloutName]*agent.Promise
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
+	// positions of what it said, in its promises.
+	positions map[position]string
+	// lying: it keeps to no rule.
+	lying bool
 	// running is what each rollout has in the cluster, by rollout.
 	running []running
 	// due is when each rollout's next turn is; zero is none.
@@ -78,7 +82,7 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{}, positions: map[position]string{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
@@ -127,6 +131,10 @@ func (m *member) turn(rollout int) {
 		m.wake(rollout, until-m.now)
 		return
 	}
+	if m.lying {
+		m.lie(rollout)
+		return
+	}
 	m.turns++
 	name := m.rollouts[rollout].name
 	report, err := m.Turn(context.Background(), name)
@@ -172,6 +180,7 @@ func (m *member) tell(page int) {
 
 // news wakes whom it concerns.
 func (m *member) news(page int) {
+	m.notice(page)
 	if about := m.book.about[page]; about >= 0 {
 		m.wake(about, turnGap)
 	}
@@ -205,6 +214,9 @@ func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise
 		return agent.Promise{Rollout: name}, nil
 	}
 	promise.Said = slices.Clone(promise.Said)
+	if p.bug.promise != nil {
+		p.bug.promise(&promise)
+	}
 	return promise, nil
 }
 

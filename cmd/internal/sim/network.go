@@ -85,7 +85,9 @@ func (m *member) forward(pages ...int) {
 			return
 		}
 		for _, j := range m.network.near[m.index] {
-			m.send(j, func(to *member) { to.hear(batch) })
+			if pages := m.passes(batch); len(pages) > 0 {
+				m.send(j, func(to *member) { to.hear(pages) })
+			}
 		}
 	})
 }
@@ -123,7 +125,7 @@ func (m *member) beat() {
 		if m.down > m.now || other.down > m.now {
 			return
 		}
-		wanted, offered := m.heard.missing(&other.heard), other.heard.missing(&m.heard)
+		wanted, offered := other.passes(m.heard.missing(&other.heard)), m.passes(other.heard.missing(&m.heard))
 		m.hear(wanted)
 		other.hear(offered)
 	})

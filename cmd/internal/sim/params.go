@@ -49,6 +49,8 @@ type Params struct {
 	Stops, Reseals int
 	// Proofs that a member said two things in one position.
 	Proofs int
+	// Liars among the members, at most: they say anything about themselves, and pass on what they like.
+	Liars int
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
@@ -89,5 +91,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Forked, p.Frozen = some(0.2), some(0.2)
 	p.Stops, p.Reseals = times(4), times(2)
 	p.Proofs = times(2)
+	p.Liars = times(2)
 	return p
 }

@@ -28,6 +28,9 @@ type World struct {
 	plans    map[fleet.Digest]*truth
 	compiled agent.Plans
 	network  network
+	// liars among the members, and what they said twice in one position.
+	liars []*member
+	twins map[int]twin
 	// faults that happened, by type; turns taken; violations found.
 	faults     map[string]int
 	seen       map[string]int
@@ -56,7 +59,7 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	w := &World{
 		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(), sources: map[string]int{},
 		plans: map[fleet.Digest]*truth{}, faults: map[string]int{}, seen: map[string]int{}, stormy: true,
-		rollouts: make([]*rollout, p.Rollouts),
+		rollouts: make([]*rollout, p.Rollouts), twins: map[int]twin{},
 	}
 	w.book.commands = make([][]int, p.Rollouts)
 	for i := range p.Clusters {
@@ -68,6 +71,7 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 			return nil, err
 		}
 	}
+	w.corrupt()
 	for _, m := range w.members {
 		w.settle(m)
 	}
