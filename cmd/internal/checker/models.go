@@ -67,12 +67,12 @@ var Unchecked = []Model{
 var Lying = []Model{
 	liarInWindow,
 	{Name: "a liar in a window of two", Stages: []Shape{{4, 2, 1}}, Versions: r1, Limits: Limits{Failures: true, Yields: 1}, Liars: 1},
-	{Name: "two liars in a window", Stages: []Shape{{5, 2, 1}}, Versions: r1, Limits: Limits{Failures: true}, Liars: 2},
+	{Name: "two liars in a window", Stages: []Shape{{4, 1, 1}}, Versions: r1, Limits: Limits{Failures: true, Yields: 1}, Liars: 2},
 	gateOfTwo,
 	{Name: "a liar and every view", Stages: []Shape{{2, 1, 0}, {2, 1, 1}}, Versions: r1, Limits: Limits{Failures: true}, Liars: 1, Views: true},
 	{Name: "two liars and two successes", Stages: []Shape{{3, 2, 0}, {1, 1, 0}}, Versions: r1, Limits: Limits{Failures: true, Yields: 1}, Liars: 2, MinSuccess: 2},
 	{Name: "a liar where a release fails everywhere", Stages: []Shape{{3, 1, 1}, {2, 1, 0}}, Versions: []Version{{1, "r1", true}}, Limits: Limits{Failures: true, Yields: 1}, Liars: 1, MinSuccess: 2},
-	{Name: "a liar and two releases", Stages: []Shape{{3, 1, 1}}, Versions: []Version{{1, "r1", false}, {1, "r2", false}}, Limits: Limits{Failures: true}, Liars: 1},
+	{Name: "a liar and two releases", Stages: []Shape{{3, 1, 1}}, Versions: []Version{{1, "r1", false}, {1, "r2", false}}, Liars: 1},
 	{Name: "a liar and a stop", Stages: []Shape{{3, 1, 0}}, Versions: r1, Limits: Limits{Stops: 1, Resumes: 1}, Liars: 1},
 	twins,
 }
@@ -82,10 +82,10 @@ var Deep = []Model{
 	{Name: "two stages of three", Stages: []Shape{{3, 2, 1}, {3, 1, 1}}, Versions: r1, Limits: Limits{Failures: true}},
 	{Name: "giving up in two releases, of three", Stages: []Shape{{3, 1, 1}}, Versions: []Version{{1, "r1", false}, {1, "r2", false}}, Limits: Limits{Failures: true}},
 	{Name: "tolerance and a gate in two releases", Stages: []Shape{{2, 1, 1}, {1, 1, 0}}, Versions: []Version{{1, "r1", false}, {1, "r2", false}}, Limits: Limits{Failures: true}},
-	{Name: "three seals and failures", Stages: []Shape{{2, 1, 0}}, Versions: []Version{{1, "r1", false}, {2, "r1", false}, {3, "r2", false}}, Limits: Limits{Failures: true}},
+	{Name: "a liar and two releases that fail", Stages: []Shape{{3, 1, 1}}, Versions: []Version{{1, "r1", false}, {1, "r2", false}}, Limits: Limits{Failures: true}, Liars: 1},
 	{Name: "two seals with stages of one and two", Stages: []Shape{{1, 1, 0}, {2, 1, 1}}, Versions: []Version{{1, "r1", false}, {2, "r1", false}}, Limits: Limits{Failures: true, CarryOvers: true}},
 	{Name: "a liar in a window of two, of five", Stages: []Shape{{5, 2, 1}}, Versions: r1, Limits: Limits{Failures: true}, Liars: 1},
-	{Name: "two liars in a window, and who leaves", Stages: []Shape{{5, 2, 1}}, Versions: r1, Limits: Limits{Failures: true, Yields: 1}, Liars: 2},
+	{Name: "two liars in a window of two, of five", Stages: []Shape{{5, 2, 1}}, Versions: r1, Limits: Limits{Failures: true}, Liars: 2},
 }
 
 var r1 = []Version{{1, "r1", false}}

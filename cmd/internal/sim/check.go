@@ -299,20 +299,33 @@ func (w *World) checkMotion(m *member, t *truth, at place) {
 	}
 }
 
-// applied looks at what is written to a cluster: nothing that was only accepted (I18), nothing older but what
-// a failure brings back (I5).
+// leaving is a revision that a member applied and went on from.
+type leaving struct {
+	member   int
+	revision fleet.Revision
+}
+
+// applied looks at what is written to a cluster: nothing that was only accepted (I18), nothing older (I5) and nothing
+// that ran here before (I19) but what a failure brings back.
 func (w *World) applied(m *member, rollout int, r delivery.Release) {
 	t := w.plans[r.Plan]
 	if t == nil || t.of(m.Self.ID)&(bit(fleet.Started)|bit(fleet.Succeeded)) == 0 {
 		w.violate(m, "I18: %s is applied, and was not started", r.Revision.Short())
 	}
 	runs := m.running[rollout].revision
-	if runs == "" || w.rollouts[rollout].relation(runs, r.Revision) != source.Precedes {
+	if runs == "" {
 		return
 	}
 	failed := slices.ContainsFunc(w.plansWith(rollout, runs), func(t *truth) bool {
 		return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
 	})
+	if w.left[leaving{m.index, r.Revision}] && !failed {
+		w.violate(m, "I19: %s comes back over %s, which did not fail here", r.Revision.Short(), runs.Short())
+	}
+	w.left[leaving{m.index, runs}] = true
+	if w.rollouts[rollout].relation(runs, r.Revision) != source.Precedes {
+		return
+	}
 	if !failed {
 		w.violate(m, "I5: %s is applied over %s, which did not fail here", r.Revision.Short(), runs.Short())
 	}

@@ -145,18 +145,23 @@ func (l ledger) proven(id fleet.MemberID) bool {
 func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
 	all := l.believed(name)
 	if l.bug.heard != nil {
-		return l.bug.heard(l, all)
+		return l.bug.heard(l, name, all)
 	}
 	return all
 }
 
 // believed commands are all but the goes of members that were removed.
 func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
+	return l.commands(name, func(c *fleet.Command) bool { return c.Verb != fleet.Resume || !l.proven(c.By) })
+}
+
+// commands that were heard and that count.
+func (l ledger) commands(name fleet.RolloutName, count func(*fleet.Command) bool) []fleet.Command {
 	var out []fleet.Command
 	for _, page := range l.book.commands[l.book.names[name]] {
 		if l.heard.has(page) {
 			c, err := fleet.DecodeCommand(&l.book.records[page])
-			if err == nil && (c.Verb != fleet.Resume || !l.proven(c.By)) {
+			if err == nil && count(&c) {
 				out = append(out, c)
 			}
 		}

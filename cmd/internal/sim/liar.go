@@ -62,7 +62,12 @@ func (m *member) lie(rollout int) {
 	if !m.stormy {
 		return
 	}
-	m.wake(rollout, m.between(0, 2*lieEvery))
+	if m.now < m.nextLie { // news woke it
+		m.wake(rollout, m.nextLie-m.now)
+		return
+	}
+	m.nextLie = m.now + m.between(0, 2*lieEvery)
+	m.wake(m.rand.IntN(len(m.rollouts)), m.nextLie-m.now)
 	plan := m.anyPlan(rollout)
 	if plan == nil {
 		return

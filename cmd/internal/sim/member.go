@@ -53,8 +53,9 @@ type member struct {
 	saidBefore map[string]bool
 	// positions of what it said, in its promises.
 	positions map[position]string
-	// lying: it keeps to no rule.
-	lying bool
+	// lying: it keeps to no rule. nextLie is when.
+	lying   bool
+	nextLie time.Duration
 	// running is what each rollout has in the cluster, by rollout.
 	running []running
 	// due is when each rollout's next turn is; zero is none.
@@ -215,7 +216,7 @@ func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise
 	}
 	promise.Said = slices.Clone(promise.Said)
 	if p.bug.promise != nil {
-		p.bug.promise(&promise)
+		p.bug.promise(p.member, &promise)
 	}
 	return promise, nil
 }

@@ -72,6 +72,8 @@ func TestSwarm(t *testing.T) {
 		"api write without an answer", "apply failed", "ineligible", "clock drift", "wall clock jumps", "slow cluster",
 		"hopeless release", "release bad in one cluster", "sick after success", "forked git", "frozen mirror", "stop", "go",
 		"membership changes", "spec changes", "equivocation proven",
+		"liar", "lie: Started", "lie: Succeeded", "lie: Soaked", "lie: Failed", "lie: GaveUp", "lie: Degraded", "lie: Yielded",
+		"lie: two things in one position", "lie: an old record again", "lie: a go", "lie: passes nothing on", "lie: withholds a record",
 	} {
 		if faults[what] == 0 {
 			t.Errorf("vacuous: no %s", what)
@@ -79,7 +81,7 @@ func TestSwarm(t *testing.T) {
 	}
 	for _, what := range []string{
 		"a start behind a gate", "a start behind the window", "a carry-over", "a soak served", "a release left in motion", "a yield in the canary",
-		"a last good release put back", "gave up", "degraded",
+		"a last good release put back", "gave up", "degraded", "a start behind a stage with a liar",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("vacuous: %s was never seen", what)

@@ -26,6 +26,8 @@ type World struct {
 	rollouts []*rollout
 	sources  map[string]int
 	plans    map[fleet.Digest]*truth
+	// left are the revisions that a member applied and went on from.
+	left     map[leaving]bool
 	compiled agent.Plans
 	network  network
 	// liars among the members, and what they said twice in one position.
@@ -59,7 +61,7 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	w := &World{
 		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(), sources: map[string]int{},
 		plans: map[fleet.Digest]*truth{}, faults: map[string]int{}, seen: map[string]int{}, stormy: true,
-		rollouts: make([]*rollout, p.Rollouts), twins: map[int]twin{},
+		rollouts: make([]*rollout, p.Rollouts), twins: map[int]twin{}, left: map[leaving]bool{},
 	}
 	w.book.commands = make([][]int, p.Rollouts)
 	for i := range p.Clusters {
