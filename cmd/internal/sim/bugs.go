@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source"
 )
@@ -28,7 +28,7 @@ type Bug struct {
 	// removed replaces what it has heard of proofs.
 	removed func(l ledger, id fleet.MemberID) bool
 	// promise changes what the member's own API gives back.
-	promise func(*member, *agent.Promise)
+	promise func(*member, *turn.Promise)
 	// lateWrites: a promise is written to the API with the next one only.
 	lateWrites bool
 	// wallClock: what takes time is measured by the wall clock.
@@ -68,7 +68,7 @@ var Planted = []Bug{
 		}
 		return false
 	}},
-	{ID: "P2", Name: "heals to what was only accepted", Breaks: "I18", promise: func(_ *member, p *agent.Promise) {
+	{ID: "P2", Name: "heals to what was only accepted", Breaks: "I18", promise: func(_ *member, p *turn.Promise) {
 		if p.Installed != nil && p.Accepted.Plan() != p.Installed.Release.Plan() {
 			p.Installed = installed(p.Installed, p.Accepted)
 		}
@@ -110,7 +110,7 @@ var Planted = []Bug{
 	{ID: "P35", Name: "every GaveUp frees a slot, tolerated or not", Breaks: "I1", fact: also(fleet.Succeeded, fleet.GaveUp)},
 	{ID: "P38", Name: "a gate counts GaveUp", Breaks: "I2", fact: also(fleet.Soaked, fleet.GaveUp)},
 	{ID: "P39", Name: "a gate counts Succeeded for Soaked", Breaks: "I2", fact: also(fleet.Soaked, fleet.Succeeded)},
-	{ID: "P40", Name: "what is said again is made anew", Breaks: "R1", promise: func(_ *member, p *agent.Promise) {
+	{ID: "P40", Name: "what is said again is made anew", Breaks: "R1", promise: func(_ *member, p *turn.Promise) {
 		for i, b := range p.Said {
 			r, _ := fleet.DecodeRecord(b)
 			if f, err := fleet.DecodeFact(&r); err == nil {
@@ -134,7 +134,7 @@ var Planted = []Bug{
 	{ID: "F2", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", removed: func(l ledger, id fleet.MemberID) bool {
 		return id != l.Self.ID && l.proven(id)
 	}},
-	{ID: "F3", Name: "a member heals to a release that it left long ago", Breaks: "I19", promise: func(m *member, p *agent.Promise) {
+	{ID: "F3", Name: "a member heals to a release that it left long ago", Breaks: "I19", promise: func(m *member, p *turn.Promise) {
 		if first := m.firstPlan(p); p.Progress.Phase == sequencer.Settled && p.Installed != nil && first != nil {
 			p.Installed = installed(p.Installed, first.plan.Release)
 		}
@@ -142,7 +142,7 @@ var Planted = []Bug{
 }
 
 // firstPlan that the promise knows; nil where there is none.
-func (m *member) firstPlan(p *agent.Promise) *truth {
+func (m *member) firstPlan(p *turn.Promise) *truth {
 	if len(p.Plans) == 0 {
 		return nil
 	}
@@ -150,10 +150,10 @@ func (m *member) firstPlan(p *agent.Promise) *truth {
 }
 
 // installed as if another release had been.
-func installed(i *agent.Installed, r sequencer.Release) *agent.Installed {
+func installed(i *turn.Installed, r sequencer.Release) *turn.Installed {
 	next := *i
 	next.Release = r
-	manifest, _ := renderer{}.Render(context.Background(), agent.RenderRequest{Revision: r.Revision})
+	manifest, _ := renderer{}.Render(context.Background(), turn.RenderRequest{Revision: r.Revision})
 	next.Manifest = manifest.Digest
 	return &next
 }

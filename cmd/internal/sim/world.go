@@ -12,7 +12,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 )
 
 // World is one fleet in one run.
@@ -28,7 +28,7 @@ type World struct {
 	plans    map[fleet.Digest]*truth
 	// left are the revisions that a member applied and went on from.
 	left     map[leaving]bool
-	compiled agent.Plans
+	compiled turn.Plans
 	network  network
 	// liars among the members, and what they said twice in one position.
 	liars []*member
