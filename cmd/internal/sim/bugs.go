@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
@@ -19,6 +20,8 @@ type Bug struct {
 	ID, Name, Breaks string
 	// from is the seed at which the search for it begins, near one that found it.
 	from uint64
+	// class of seeds that it shows in, where it is rare in all of them.
+	class func(*Params)
 	// fact replaces what a member has heard.
 	fact func(l ledger, k factKey) bool
 	// heard replaces the commands it has heard.
@@ -51,7 +54,7 @@ func forgets(kind fleet.FactKind) func(ledger, factKey) bool {
 
 // Planted bugs: the track record. Each is found within a budget of seeds.
 var Planted = []Bug{
-	{ID: "P1", Name: "a newer release frees the slot of the older one", Breaks: "I1", from: 225, fact: func(l ledger, k factKey) bool {
+	{ID: "P1", Name: "a newer release frees the slot of the older one", Breaks: "I1", class: overtaking, fact: func(l ledger, k factKey) bool {
 		if l.holds(k) {
 			return true
 		}
@@ -128,13 +131,13 @@ var Planted = []Bug{
 		return k.kind == fleet.Succeeded && k.member != l.Self.ID && !l.holds(factKey{k.plan, k.member, fleet.Started})
 	}},
 	{ID: "classic 3", Name: "any end of an attempt frees the slot", Breaks: "I1", fact: also(fleet.Succeeded, fleet.Failed)},
-	{ID: "F1", Name: "the go of a member that was removed lifts stops", Breaks: "I16", from: 50, heard: func(l ledger, name fleet.RolloutName, _ []fleet.Command) []fleet.Command {
+	{ID: "R7", Name: "the go of a member that was removed lifts stops", Breaks: "I16", from: 50, heard: func(l ledger, name fleet.RolloutName, _ []fleet.Command) []fleet.Command {
 		return l.commands(name, func(*fleet.Command) bool { return true })
 	}},
-	{ID: "F2", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", removed: func(l ledger, id fleet.MemberID) bool {
+	{ID: "R1", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", removed: func(l ledger, id fleet.MemberID) bool {
 		return id != l.Self.ID && l.proven(id)
 	}},
-	{ID: "F3", Name: "a member heals to a release that it left long ago", Breaks: "I19", promise: func(m *member, p *turn.Promise) {
+	{ID: "I19", Name: "a member heals to a release that it left long ago", Breaks: "I19", promise: func(m *member, p *turn.Promise) {
 		if first := m.firstPlan(p); p.Progress.Phase == sequencer.Settled && p.Installed != nil && first != nil {
 			p.Installed = installed(p.Installed, first.plan.Release)
 		}
@@ -147,6 +150,12 @@ func (m *member) firstPlan(p *turn.Promise) *truth {
 		return nil
 	}
 	return m.plans[p.Plans[0]]
+}
+
+// overtaking: releases follow each other fast, in clusters that take long, and some mirrors stay behind.
+func overtaking(p *Params) {
+	p.Rollouts, p.Releases, p.Storm, p.Liars, p.Proofs = 1, 5, 10*time.Minute, 0, 0
+	p.Slow, p.Frozen, p.Forked, p.Hopeless = 0.5, 0.5, 0, 0
 }
 
 // installed as if another release had been.

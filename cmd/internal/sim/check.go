@@ -316,10 +316,13 @@ func (w *World) applied(m *member, rollout int, r delivery.Release) {
 	if runs == "" {
 		return
 	}
-	failed := slices.ContainsFunc(w.plansWith(rollout, runs), func(t *truth) bool {
-		return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
-	})
-	if w.left[leaving{m.index, r.Revision}] && !failed {
+	hasFailed := func(rev fleet.Revision) bool {
+		return slices.ContainsFunc(w.plansWith(rollout, rev), func(t *truth) bool {
+			return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
+		})
+	}
+	failed := hasFailed(runs)
+	if w.left[leaving{m.index, r.Revision}] && !failed && !hasFailed(r.Revision) { // what failed is tried again
 		w.violate(m, "I19: %s comes back over %s, which did not fail here", r.Revision.Short(), runs.Short())
 	}
 	w.left[leaving{m.index, runs}] = true

@@ -87,7 +87,11 @@ func (s Scenario) run(seed uint64, clusters int, story bool, bug Bug) (Result, e
 	if clusters < 2 {
 		return Result{}, fmt.Errorf("scenario %s: %d clusters: at least 2", s.Name, clusters)
 	}
-	w, err := newWorld(seed, s.params(rand.New(rand.NewPCG(seed, 0x7377)), clusters), bug)
+	params := s.params(rand.New(rand.NewPCG(seed, 0x7377)), clusters)
+	if bug.class != nil {
+		bug.class(&params)
+	}
+	w, err := newWorld(seed, params, bug)
 	if err != nil {
 		return Result{}, fmt.Errorf("scenario %s, seed %d: %w", s.Name, seed, err)
 	}
