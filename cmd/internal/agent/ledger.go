@@ -173,7 +173,9 @@ func (l *MeshLedger) learnSeal(r *fleet.Record) []fleet.RolloutName {
 		return nil
 	}
 	held, ok := entry(l.seals, s.Rollout)[s.Author]
-	if ok && (held.Term > s.Term || held.Term == s.Term && held.Number >= s.Number) {
+	// One of an equal number is news because it took the other's place in the mesh's set: an author that lies signed
+	// both, and whoever holds both must follow the same one, whichever came first (I17).
+	if ok && (held.Term > s.Term || held.Term == s.Term && held.Number > s.Number) {
 		return nil
 	}
 	l.seals[s.Rollout][s.Author] = s

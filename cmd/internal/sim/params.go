@@ -55,6 +55,8 @@ type Params struct {
 	Stops, Reseals int
 	// Proofs that a member said two things in one position. Replays: members that send old records again and again.
 	Proofs, Replays int
+	// Liars among the members, at most: they say anything about themselves, and pass on what they like.
+	Liars int
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
@@ -97,5 +99,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Proofs = times(2)
 	p.Torn, p.Wrecked, p.StoreFails, p.Replays = some(1), some(0.5), some(0.05), times(2)
 	p.Eager = r.IntN(2) == 0
+	p.Liars = times(2)
 	return p
 }
