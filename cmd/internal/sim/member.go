@@ -85,6 +85,9 @@ func (w *World) newMember(i int) *member {
 		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
+	if p := w.params.play; p != nil {
+		self = p.Fleet[i]
+	}
 	m.Agent = &turn.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
@@ -172,6 +175,9 @@ func (m *member) tell(page int) {
 
 // news wakes whom it concerns.
 func (m *member) news(page int) {
+	if m.params.play != nil && m.params.play.idle(m) {
+		return
+	}
 	if about := m.book.about[page]; about >= 0 {
 		m.wake(about, turnGap)
 	}

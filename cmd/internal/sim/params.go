@@ -49,6 +49,8 @@ type Params struct {
 	Stops, Reseals int
 	// Proofs that a member said two things in one position.
 	Proofs int
+	// play somebody's own rollout; nil draws one.
+	play *playing
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
