@@ -72,7 +72,7 @@ Ends with exit code 0 however the plays end, and 1 where the rollout would be re
 	flags.SortFlags = false // also those of the command that plays the worst seed again: as they were given
 	flags.StringArrayVarP(&o.files, "filename", "f", nil, "`file` or folder with the rollout, - for standard input (may be repeated)")
 	flags.StringVar(&o.members, "members", "", "`file` or folder with the FleetMembers; the cluster's where left out")
-	flags.IntVar(&o.clusters, "clusters", 0, "invent a fleet of so many members (`number`) instead, c01 and on")
+	flags.IntVar(&o.clusters, "clusters", 0, "`number` of members of a fleet to invent instead, c01 and on")
 	flags.StringArrayVar(&o.labels, "label", nil, "`labels` of the next invented members, as key=value,key=value:number; without the number, of all that are left (may be repeated)")
 	flags.Var(&o.offline, "offline", "`share` of the targets that nobody hears from, such as 8%")
 	flags.DurationVar(&o.offlineFor, "offline-for", 0, "`time` from the beginning after which they are back; the whole time where left out")
