@@ -35,8 +35,8 @@ type simulate struct {
 	seeds  int
 	story  bool
 	output output
-	// again is the command without what says which seeds.
-	again string
+	// again is the command without what says which seeds, flag by flag.
+	again []string
 }
 
 // mostSeeds of one call.
@@ -262,8 +262,8 @@ func (s *portion) String() string { return s.text }
 func (s *portion) Type() string { return "share" }
 
 // callAgain is the command that was called, without what says which seeds and how to print them.
-func (a *app) callAgain(c *cobra.Command) string {
-	call := []string{a.name, c.Name()}
+func (a *app) callAgain(c *cobra.Command) []string {
+	call := []string{a.name + " " + c.Name()}
 	which := map[string]bool{"seed": true, "seeds": true, "story": true, "output": true}
 	c.Flags().Visit(func(f *pflag.Flag) {
 		if which[f.Name] {
@@ -278,10 +278,10 @@ func (a *app) callAgain(c *cobra.Command) string {
 			values = list.GetSlice()
 		}
 		for _, v := range values {
-			call = append(call, name, quoted(v))
+			call = append(call, name+" "+quoted(v))
 		}
 	})
-	return strings.Join(call, " ")
+	return call
 }
 
 var needsNoQuotes = regexp.MustCompile(`^[-A-Za-z0-9_./:=%,@+]+$`)

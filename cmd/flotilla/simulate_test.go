@@ -15,7 +15,7 @@ import (
 
 var (
 	rolloutIn = regexp.MustCompile("(?s)```yaml\n(apiVersion: .*?\n)```")
-	playIn    = regexp.MustCompile("(?s)```\n\\$ flotilla (simulate [^\n]*)\n(.*?)```")
+	playIn    = regexp.MustCompile("(?s)```\n\\$ flotilla (simulate (?:[^\n]*\\\\\n)*[^\n]*)\n(.*?)```")
 )
 
 // TestPageOfPlays: the page shows what the command prints. UPDATE_GOLDEN=1 rewrites it.
@@ -54,7 +54,7 @@ func TestPageOfPlays(t *testing.T) {
 		var out, errs bytes.Buffer
 		a := newApp("flotilla")
 		a.Out, a.ErrOut, a.color = &out, &errs, false
-		if code := a.run(t.Context(), strings.Fields(call)); code != exitOK {
+		if code := a.run(t.Context(), strings.Fields(strings.ReplaceAll(call, "\\\n", ""))); code != exitOK {
 			t.Fatalf("%s: exit code %d, %s", call, code, errs.String())
 		}
 		return []byte("```\n$ flotilla " + call + "\n" + out.String() + "```")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type simulation struct {
 	sim.Forecast
 	// Again plays the worst seed once more and tells it.
 	Again string `json:"again"`
+	again []string
 	// Plays in the order of their seeds, without who waits for whom: the worst one says that.
 	Plays []sim.Played `json:"plays"`
 }
@@ -40,7 +42,8 @@ func simulationOf(play *sim.Play, o *simulate, played []sim.Played) simulation {
 	}
 	s.Weather.Weather = play.Weather
 	s.Weather.OfflineForSeconds, s.Weather.RTTSeconds, s.Weather.ApplySeconds = o.offlineFor.Seconds(), o.rtt.Seconds(), o.applyTime.Seconds()
-	s.Again = fmt.Sprintf("%s --seed %d --story", o.again, s.Worst.Seed)
+	s.again = append(slices.Clone(o.again), fmt.Sprintf("--seed %d", s.Worst.Seed), "--story")
+	s.Again = strings.Join(s.again, " ")
 	for i := range s.Plays {
 		s.Plays[i].Waits, s.Plays[i].Story = nil, nil
 	}
@@ -98,8 +101,30 @@ func (a *app) printWorst(s *simulation) {
 		fmt.Fprintf(a.Out, "%s%s\n", front, wrap(because, len(front), len(front)))
 	}
 	if s.Worst.Story == nil {
-		fmt.Fprintf(a.Out, "tell it:  %s\n", plain(s.Again))
+		const to = "tell it:  "
+		fmt.Fprintln(a.Out, to+overLines(s.again, len(to)))
 	}
+}
+
+// overLines breaks a command between its flags, as a shell reads it.
+func overLines(call []string, indent int) string {
+	var out strings.Builder
+	column := indent
+	for i, part := range call {
+		part = plain(part)
+		switch size := columns(part); {
+		case i == 0:
+			column += size
+		case column+1+size+len(` \`) > width:
+			out.WriteString(" \\\n" + strings.Repeat(" ", indent))
+			column = indent + size
+		default:
+			out.WriteByte(' ')
+			column += 1 + size
+		}
+		out.WriteString(part)
+	}
+	return out.String()
 }
 
 func namesOf(members []fleet.Name) string {
