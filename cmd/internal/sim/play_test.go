@@ -50,7 +50,7 @@ func playAll(t *testing.T, p *Play, seeds int) []Played {
 }
 
 func TestPlayOnAFineDay(t *testing.T) {
-	for _, one := range playAll(t, playOf(t, 24, staged, fine()), 10) {
+	for _, one := range playAll(t, playOf(t, 24, staged, fine()), 4) {
 		if one.End != Complete || one.Succeeded != 24 || one.GaveUp != 0 || one.FirstFailure != nil || len(one.Waits) > 0 {
 			t.Fatalf("seed %d: %+v", one.Seed, one)
 		}
@@ -72,7 +72,7 @@ func TestPlayWithMembersOffline(t *testing.T) {
 	weather := fine()
 	weather.Offline = 0.1
 	halted := 0
-	for _, one := range playAll(t, playOf(t, 24, staged, weather), 10) {
+	for _, one := range playAll(t, playOf(t, 24, staged, weather), 4) {
 		if one.End != Halted || one.Succeeded >= 24 {
 			t.Fatalf("seed %d: nobody is tolerated, and it ends %s", one.Seed, one.End)
 		}
@@ -93,7 +93,7 @@ func TestPlayWithMembersOffline(t *testing.T) {
 		t.Error("vacuous: nobody waits for the stage that is halted")
 	}
 	weather.OfflineFor = 3 * time.Hour
-	for _, one := range playAll(t, playOf(t, 24, staged, weather), 10) {
+	for _, one := range playAll(t, playOf(t, 24, staged, weather), 4) {
 		if one.End != Complete || one.Seconds < weather.OfflineFor.Seconds() {
 			t.Errorf("seed %d: they are back after %s, and it ends %s after %v s", one.Seed, weather.OfflineFor, one.End, one.Seconds)
 		}
@@ -104,7 +104,7 @@ func TestPlayWithMembersOffline(t *testing.T) {
 func TestPlayOfABadRelease(t *testing.T) {
 	weather := fine()
 	weather.Fail = 1
-	for _, one := range playAll(t, playOf(t, 24, staged, weather), 10) {
+	for _, one := range playAll(t, playOf(t, 24, staged, weather), 4) {
 		if one.End != Halted || one.HaltedIn != "canary" || one.Started != 2 || one.GaveUp != 2 || one.Succeeded != 0 {
 			t.Fatalf("seed %d: %+v", one.Seed, one)
 		}
@@ -128,7 +128,7 @@ func TestIdleTurnsMatterNot(t *testing.T) {
 		Weather{Offline: 0.05, Fail: 0.1, Slow: 0.1, ApplyTime: time.Minute})
 	eager := *p
 	eager.eager = true
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		lazy, err := p.Run(t.Context(), seed, false)
 		if err != nil {
 			t.Fatal(err)
@@ -151,8 +151,8 @@ func TestIdleTurnsMatterNot(t *testing.T) {
 func TestPlaysRepeat(t *testing.T) {
 	weather := Weather{Offline: 0.1, OfflineFor: time.Hour, Fail: 0.1, Slow: 0.1, ApplyTime: time.Minute, RTT: 200 * time.Millisecond, Loss: 0.2}
 	p := playOf(t, 24, staged, weather)
-	all := playAll(t, p, 6)
-	for seed := range uint64(6) {
+	all := playAll(t, p, 3)
+	for seed := range uint64(3) {
 		told, err := p.Run(t.Context(), seed, true)
 		if err != nil {
 			t.Fatal(err)
