@@ -305,7 +305,12 @@ func plainText(s string) string {
 }
 
 // isPlain says whether a rune only shows itself. The others steer a terminal or turn the text's direction.
-func isPlain(c rune) bool { return !unicode.IsControl(c) && !unicode.Is(unicode.Bidi_Control, c) }
+func isPlain(c rune) bool {
+	if c < utf8.RuneSelf { // nearly all there is
+		return c >= ' ' && c != 0x7f
+	}
+	return !unicode.IsControl(c) && !unicode.Is(unicode.Bidi_Control, c)
+}
 
 func appendBytes(b, field []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(field))), field...)
@@ -336,21 +341,24 @@ func (d *decoder) take(n int) []byte {
 func (d *decoder) uint8() uint8   { return d.take(1)[0] }
 func (d *decoder) uint64() uint64 { return binary.BigEndian.Uint64(d.take(8)) }
 
-func (d *decoder) bytes(most int) []byte {
+// field gives a part of what is decoded, no copy of it.
+func (d *decoder) field(most int) []byte {
 	n := int(binary.BigEndian.Uint16(d.take(2)))
 	if n > most || n > len(d.rest) {
 		d.fail("field too long")
 		return nil
 	}
-	return append([]byte(nil), d.take(n)...)
+	return d.take(n)
 }
 
+func (d *decoder) bytes(most int) []byte { return append([]byte(nil), d.field(most)...) }
+
 func (d *decoder) text(most int) string {
-	b := d.bytes(most)
-	if err := checkText(string(b)); err != nil && d.err == nil {
+	s := string(d.field(most))
+	if err := checkText(s); err != nil && d.err == nil {
 		d.err = err
 	}
-	return string(b)
+	return s
 }
 
 // checkText refuses what Cut would change but for its length.
@@ -396,6 +404,21 @@ func (d *decoder) end(what string) error {
 	}
 	return nil
 }
+
+// Forms numbers what CheckBody judges, so that a member can tell what it is to be blamed for passing on. It goes up when
+// CheckBody begins to judge what it let pass. What it judges it judges for ever by the same rules: another form of a body
+// is another kind, or another version of the body with a number of its own in JudgedSince.
+//
+//	1  2026-11: seals, facts, commands, proofs, floors, rollups, statuses
+const Forms = 1
+
+// judgedSince are the kinds that CheckBody judges.
+var judgedSince = map[Kind]uint8{
+	KindSeal: 1, KindFact: 1, KindCommand: 1, KindProof: 1, KindFloor: 1, KindRollup: 1, KindRegister: 1,
+}
+
+// JudgedSince gives the number of Forms from which on CheckBody judges records like this one: 0 where it does not.
+func JudgedSince(r *Record) uint8 { return judgedSince[r.Kind] }
 
 // CheckBody refuses a body that is not what its kind says. Kinds, and versions of bodies, that are not
 // known here pass: they are carried for those who know them. But not under the key of a proof against a member: what

@@ -87,7 +87,11 @@ func (s *FleetRolloutSpec) WithSchemaDefaults() *FleetRolloutSpec {
 		text(&out.Specialize.Helm.CRDs, CRDsCreateReplace)
 		text(&out.Specialize.Helm.Hooks, HooksOrder)
 	}
-	d := &out.Delivery
+	out.Delivery.fillSchema()
+	return out
+}
+
+func (d *Delivery) fillSchema() {
 	length(&d.Interval, 10*time.Minute)
 	length(&d.RetryInterval, 30*time.Second)
 	value(&d.Retries, 3)
@@ -96,6 +100,26 @@ func (s *FleetRolloutSpec) WithSchemaDefaults() *FleetRolloutSpec {
 		value(&d.PruneGuard.MaxObjects, 10)
 		value(&d.PruneGuard.MaxPercent, 50)
 	}
+}
+
+// Account as which everything of the rollout is read and written.
+func (d *Delivery) Account() string {
+	if d.ServiceAccountName != "" {
+		return d.ServiceAccountName
+	}
+	return defaultAccount
+}
+
+const defaultAccount = "flotilla"
+
+// WithDefaults is the delivery with everything written out, as a spec's is.
+func (d *Delivery) WithDefaults() *Delivery {
+	out := d.DeepCopy()
+	out.ServiceAccountName = d.Account()
+	if out.PruneGuard == nil {
+		out.PruneGuard = &PruneGuard{}
+	}
+	out.fillSchema()
 	return out
 }
 
@@ -103,11 +127,7 @@ func (s *FleetRolloutSpec) WithSchemaDefaults() *FleetRolloutSpec {
 // says it all means the same. The name is the rollout's own.
 func (s *FleetRolloutSpec) WithDefaults(name string) *FleetRolloutSpec {
 	out := s.WithSchemaDefaults()
-	text(&out.Delivery.ServiceAccountName, "flotilla")
-	if out.Delivery.PruneGuard == nil {
-		out.Delivery.PruneGuard = &PruneGuard{}
-		out = out.WithSchemaDefaults()
-	}
+	out.Delivery = *out.Delivery.WithDefaults()
 	if out.Specialize != nil && out.Specialize.Helm != nil {
 		text(&out.Specialize.Helm.ReleaseName, name)
 		for i := range out.Specialize.Helm.ValuesFrom {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,9 +13,11 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/flotilla-dev/flotilla/cmd/internal/sim"
@@ -26,7 +29,9 @@ Usage:
   flotilla-sim run [-scenario NAME] [-clusters N] [-seed S] [-seeds K] [-story] [-o json]
   flotilla-sim night [-scenario NAME] [-clusters N] [-minutes M] [-state FILE]
 
-Exit codes: 0 every rule held, 1 a rule was broken, 2 the command line is wrong.
+A night that is interrupted ends what it has begun, and the next one goes on there.
+
+Exit codes: 0 every rule held, 1 a rule was broken, 2 the command line is wrong or not all could be run.
 
 Scenarios:
 `
@@ -39,7 +44,9 @@ const (
 
 func main() {
 	debug.SetGCPercent(400) // worlds are small and short-lived
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // options of a run.
@@ -52,7 +59,7 @@ type options struct {
 	stdout, stderr io.Writer
 }
 
-func run(args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := ""
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
@@ -63,13 +70,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case "run":
 		var o *options
 		if o, err = parse(args, stdout, stderr); err == nil {
-			broken, err = o.run()
+			broken, err = o.run(ctx)
 		}
 	case "night":
 		var n *night
 		var lasts time.Duration
 		if n, lasts, err = parseNight(args, stdout, stderr); err == nil {
-			err = n.run(lasts)
+			err = n.run(ctx, lasts)
 			broken = n.broken > 0
 		}
 	default:
@@ -131,8 +138,11 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	return o, err
 }
 
-func (o *options) run() (broken bool, err error) {
+func (o *options) run(ctx context.Context) (broken bool, err error) {
 	for n := range o.seeds {
+		if ctx.Err() != nil {
+			return broken, fmt.Errorf("stopped before seed %d", o.seed+uint64(n))
+		}
 		r, err := o.scenario.Run(o.seed+uint64(n), o.clusters, o.story)
 		if err != nil {
 			return broken, err
@@ -158,6 +168,10 @@ func (o *options) print(r *sim.Result) error {
 	}
 	fmt.Fprintf(o.stdout, "%s, seed %d: %d clusters, %.0f virtual seconds, last word %.1f s after the last commit, %d turns, %d records\n",
 		r.Scenario, r.Seed, r.Clusters, r.VirtualSeconds, r.RolloutSeconds, r.Turns, r.Records)
+	fmt.Fprintf(o.stdout, "  records of %d bytes in all, %d bytes sent by each member\n", r.FactBytes, r.SentBytes)
+	if r.RestartSeconds > 0 {
+		fmt.Fprintf(o.stdout, "  the agent that began again was current after %.1f s\n", r.RestartSeconds)
+	}
 	fmt.Fprintf(o.stdout, "  faults: %s\n", strings.Join(faults, ", "))
 	if len(r.Violations) == 0 {
 		fmt.Fprintln(o.stdout, "  every rule held")

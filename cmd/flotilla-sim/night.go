@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -25,15 +27,15 @@ type night struct {
 	stdout   io.Writer
 
 	mu sync.Mutex
-	// next seed to run, and those that run now: the lowest of them is where the next night begins.
-	next    uint64
-	running map[uint64]bool
-	done    int
-	broken  int
+	// next seed to run, and those that were begun and not ended: the lowest of them is where the next night begins.
+	next   uint64
+	begun  map[uint64]bool
+	done   int
+	broken int
 }
 
 func parseNight(args []string, stdout, stderr io.Writer) (*night, time.Duration, error) {
-	n := &night{stdout: stdout, running: map[uint64]bool{}}
+	n := &night{stdout: stdout, begun: map[uint64]bool{}}
 	flags := flag.NewFlagSet("flotilla-sim night", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { help(stderr); flags.PrintDefaults() }
@@ -71,20 +73,21 @@ func readSeed(file string) (uint64, error) {
 	}
 	seed, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s: not a seed: remove it to begin with 1", file)
+		return 0, fmt.Errorf("%s: not a seed: write the next one into it, or remove it to begin with 1", file)
 	}
 	return seed, nil
 }
 
-// run until the time is up; what was begun is ended.
-func (n *night) run(lasts time.Duration) error {
-	end := time.Now().Add(lasts)
-	first := n.next
+// run until the time is up or the context ends; what was begun is ended.
+func (n *night) run(ctx context.Context, lasts time.Duration) error {
+	began, first := time.Now(), n.next
+	ctx, cancel := context.WithTimeout(ctx, lasts)
+	defer cancel()
 	var work sync.WaitGroup
 	var failed error
 	for range runtime.GOMAXPROCS(0) {
 		work.Go(func() {
-			for time.Now().Before(end) {
+			for ctx.Err() == nil {
 				if err := n.one(); err != nil {
 					n.mu.Lock()
 					failed = errors.Join(failed, err)
@@ -95,7 +98,9 @@ func (n *night) run(lasts time.Duration) error {
 		})
 	}
 	work.Wait()
-	fmt.Fprintf(n.stdout, "%s: %d seeds of %d clusters in %s, from seed %d to %d: ", n.scenario.Name, n.done, n.clusters, lasts, first, n.next-1)
+	took := time.Since(began)
+	fmt.Fprintf(n.stdout, "%s: %d seeds of %d clusters in %s (%.0f an hour), from seed %d to %d: ",
+		n.scenario.Name, n.done, n.clusters, took.Round(time.Millisecond), float64(n.done)/took.Hours(), first, n.next-1)
 	if n.broken == 0 {
 		fmt.Fprintln(n.stdout, "every rule held")
 	} else {
@@ -108,15 +113,15 @@ func (n *night) one() error {
 	n.mu.Lock()
 	seed := n.next
 	n.next++
-	n.running[seed] = true
+	n.begun[seed] = true
 	n.mu.Unlock()
 	r, err := n.scenario.Run(seed, n.clusters, false)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	delete(n.running, seed)
 	if err != nil {
 		return err
 	}
+	delete(n.begun, seed)
 	n.done++
 	if len(r.Violations) > 0 {
 		n.broken++
@@ -125,14 +130,26 @@ func (n *night) one() error {
 	return n.remember()
 }
 
-// remember the lowest seed that is not done. Called with mu held.
+// remember the lowest seed that is not done. Called with mu held. The file is replaced as a whole: a night that is
+// killed leaves the old number or the new one.
 func (n *night) remember() error {
 	if n.state == "" {
 		return nil
 	}
 	lowest := n.next
-	for seed := range n.running {
+	for seed := range n.begun {
 		lowest = min(lowest, seed)
 	}
-	return os.WriteFile(n.state, []byte(strconv.FormatUint(lowest, 10)+"\n"), 0o600)
+	next, err := os.CreateTemp(filepath.Dir(n.state), filepath.Base(n.state)+".*")
+	if err != nil {
+		return fmt.Errorf("remember seed %d: %w", lowest, err)
+	}
+	_, err = fmt.Fprintln(next, lowest)
+	if err = errors.Join(err, next.Close()); err == nil {
+		err = os.Rename(next.Name(), n.state)
+	}
+	if err != nil {
+		return fmt.Errorf("remember seed %d: %w", lowest, errors.Join(err, os.Remove(next.Name())))
+	}
+	return nil
 }

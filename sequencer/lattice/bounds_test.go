@@ -163,6 +163,9 @@ func TestFloorRetires(t *testing.T) {
 		if s.Wants(&old) {
 			t.Error("what is retired is wanted")
 		}
+		if !s.Past(&old) || s.Past(&kept) || s.Past(&late) || s.Past(&command) || s.Past(&others) {
+			t.Error("of what is retired, and of nothing else, the time is over")
+		}
 	}
 	s := holding(old, kept)
 	change := s.Add(f)
@@ -235,6 +238,9 @@ func TestRegistersExpire(t *testing.T) {
 	}
 	if change := s.Add(early); change.News || s.Wants(&early) || len(change.Dropped) != 1 {
 		t.Error("what ended comes back")
+	}
+	if !s.Past(&early) || s.Past(&stays) || s.Past(&fact) {
+		t.Error("of what ended, and of nothing else, the time is over")
 	}
 }
 

@@ -176,6 +176,18 @@ func (s *Set) Merge(other *Set) (news []fleet.Record) {
 // Wants says whether Add would change the set.
 func (s *Set) Wants(r *fleet.Record) bool { return s.place(r).verdict == welcome }
 
+// Past says that a record has no place here any more, whatever else is held: its writer retired it, or it has ended.
+func (s *Set) Past(r *fleet.Record) bool {
+	if w := s.writers[r.Writer]; w != nil {
+		if f := w.floors[r.Kind]; f != nil && f.Retires(r) {
+			return true
+		}
+	}
+	var p place
+	s.time(r, &p)
+	return p.verdict == unwelcome
+}
+
 // Get is the record that stands under a key; false where nothing was said.
 func (s *Set) Get(writer fleet.MemberID, kind fleet.Kind, key string) (fleet.Record, bool) {
 	w := s.writers[writer]

@@ -16,21 +16,27 @@ type verdict uint8
 const (
 	// news: verified, and not held yet.
 	news verdict = iota
-	// known, stale: nothing to learn, so nothing was verified. Also what is over the quota of who is known to be.
+	// known, stale: nothing to learn, so nothing was verified. Also what is retired or ended, and what is over the quota of
+	// who is known to be. None of it is remembered, so that who makes such records up keeps nobody from anything.
 	known
 	stale
-	// unwelcome: verified, and the set has no place for it: over its writer's quota, retired, or ended.
+	// unwelcome: verified, and the set has no place for it: over its writer's quota.
 	unwelcome
 	// rival: verified, and in the position of a held record that says something else. Its writer is forked.
 	rival
-	// surplus: more notices than one writer, or all, may have heard at once.
+	// surplus: more notices than one writer, or all, may have heard at once. beyond: more records than a writer may have
+	// heard by gossip, so not verified.
 	surplus
+	beyond
 	// stranger, version, elsewhere, poisoned: not for us to judge. The sender may know more than we do: a newer
 	// roster, a newer version. What is elsewhere is in a share that is not carried here; what is poisoned made a decoder panic.
 	stranger
 	version
 	elsewhere
 	poisoned
+	// misshapen: its writer signed a body that is not what its kind says. Who passes it on may be of a version that
+	// carries the kind and does not know it: flood.answers tells.
+	misshapen
 	// From here on no honest member sends it: each checks before it passes anything on.
 	tooLarge
 	malformed
@@ -44,16 +50,17 @@ func (v verdict) passed() bool { return v <= rival }
 // dishonest says that whoever sent the record did not check it, or made it up.
 func (v verdict) dishonest() bool { return v >= tooLarge }
 
-// examine is the one door for records from outside. The checks go from cheap to dear.
-func (n *Node) examine(b []byte) (fleet.Record, verdict) {
-	r, v := n.judge(b)
+// examine is the one door for records from outside. The checks go from cheap to dear. The dear ones are made where there is
+// room for the writer, by whatever way the record came.
+func (n *Node) examine(b []byte, room func(writer fleet.MemberID) bool) (fleet.Record, verdict) {
+	r, v := n.judge(b, room)
 	if counter := n.counterOf(v); counter != nil {
 		counter.Add(1)
 	}
 	return r, v
 }
 
-func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
+func (n *Node) judge(b []byte, room func(fleet.MemberID) bool) (r fleet.Record, v verdict) {
 	if len(b) > fleet.MaxRecord {
 		return fleet.Record{}, tooLarge
 	}
@@ -81,6 +88,9 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 	if v == known || v == stale {
 		return r, v
 	}
+	if !room(r.Writer) {
+		return r, beyond
+	}
 	if bad := n.verify(&r); bad != news {
 		return r, bad
 	}
@@ -95,13 +105,14 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 
 // verify does what is dear: news where the body is what its kind says, and the writer signed it.
 func (n *Node) verify(r *fleet.Record) verdict {
-	switch err := n.bodies(r); {
+	err := n.bodies(r)
+	switch {
 	case errors.Is(err, fleet.ErrVersion):
 		return version
-	case err != nil:
-		return malformed
 	case r.Verify(n.cfg.Fleet) != nil:
 		return badSignature
+	case err != nil:
+		return misshapen
 	}
 	return news
 }
@@ -135,6 +146,8 @@ func (n *Node) compare(r *fleet.Record) (v verdict, held fleet.Record) {
 	switch {
 	case ok && held.Epoch == r.Epoch && held.Seq == r.Seq:
 		return known, held
+	case n.set.Past(r):
+		return stale, held
 	case !ok && !n.set.Over(r.Writer):
 		return unwelcome, held
 	}
@@ -173,7 +186,7 @@ func (n *Node) counterOf(v verdict) *atomic.Uint64 {
 		return &c.version
 	case tooLarge:
 		return &c.tooLarge
-	case malformed:
+	case malformed, misshapen:
 		return &c.malformed
 	case otherFleet:
 		return &c.otherFleet

@@ -281,9 +281,13 @@ func (n *Node) raise(learnt, displaced []fleet.Record) {
 }
 
 // tell passes news on by gossip. Without a mesh there is nobody to tell; who connects later
-// reconciles.
+// reconciles. A slow line is for what this member says itself.
 func (n *Node) tell(records []fleet.Record) {
-	if n.running.Load() != nil && !n.cfg.NoGossip {
-		n.outbox.put(records...)
+	if n.running.Load() == nil || n.cfg.NoGossip {
+		return
 	}
+	if n.line.tooSlow() {
+		records = slices.DeleteFunc(slices.Clone(records), func(r fleet.Record) bool { return r.Writer != n.id })
+	}
+	n.outbox.put(records...)
 }

@@ -49,7 +49,7 @@ func framed(f frame) []byte {
 }
 
 // HelloFrame as it goes over the wire.
-func HelloFrame(root fleet.Digest) []byte { return framed(rootFrame(frameHello, root, lifeID{})) }
+func HelloFrame(root fleet.Digest) []byte { return framed(rootFrame(frameHello, root, introduction{})) }
 
 // OfferFrame as it goes over the wire.
 func OfferFrame(batch []byte) []byte { return framed(frame{frameOffer, batch}) }
@@ -65,7 +65,7 @@ func ReadFrame(r *bufio.Reader) (kind byte, body []byte, err error) {
 
 // DiffersFrame answers a hello.
 func DiffersFrame(root fleet.Digest) []byte {
-	return framed(rootFrame(frameDiffers, root, lifeID{}))
+	return framed(rootFrame(frameDiffers, root, introduction{}))
 }
 
 // SummaryFrame answers an ask for as many prefixes with one summary repeated.
@@ -122,7 +122,7 @@ func (n *Node) topicsWhere(is func(string) bool) (count int) {
 
 // Admit takes what a reconciliation brings.
 func (n *Node) Admit(encoded ...[]byte) error {
-	learnt, err := n.admit(encoded)
+	learnt, err := n.admit("", encoded)
 	n.tell(learnt)
 	return err
 }
@@ -167,7 +167,7 @@ func TopicsOf(n *Node, key ed25519.PrivateKey) int {
 // Learn what another member would have told while it was connected.
 func Learn(t testing.TB, n *Node, encoded [][]byte) {
 	t.Helper()
-	if _, err := n.admit(encoded); err != nil {
+	if _, err := n.admit("", encoded); err != nil {
 		t.Fatal(err)
 	}
 }

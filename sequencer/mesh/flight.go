@@ -121,6 +121,15 @@ func (w *window) answered(after time.Duration) {
 	}
 }
 
+// enough positions to be fetched or given before more is looked for. On a slow line a session may break off at any time,
+// and what it found and did not fetch it found in vain.
+func (w *window) enough() int {
+	if w.size <= windowFirst {
+		return w.positions()
+	}
+	return wantsAtOnce
+}
+
 // prefixes to ask for, and positions to want, at a time.
 func (w *window) prefixes() int  { return min(max(1, w.size/summarySize), asksAtOnce) }
 func (w *window) positions() int { return min(max(1, w.size/factSize), wantsAtOnce) }

@@ -42,8 +42,8 @@ type Rates struct {
 	// Gossips are streams of gossip that one neighbour opens: an honest one opens one on each connection.
 	Gossips Rate
 	// Said is how many records of one writer gossip takes and passes on, and Beats how many heartbeats. A member
-	// with 500 rollouts that all move says some 1,000 records at once. Who brings ten times as many of its own
-	// on top is blamed: that is more than it may have in the state.
+	// with 500 rollouts that all move says some 1,000 records at once. Who brings four times as many of its own
+	// on top is blamed: together that is more than it may have in the state.
 	Said, Beats Rate
 	// Strikes are how many things that no honest member does get one blamed; one is forgiven each minute.
 	Strikes int
@@ -90,6 +90,8 @@ const maxTopics = 1024
 // flood is how the neighbours and the writers behave. It is safe for concurrent use.
 type flood struct {
 	n *Node
+	// now is this process's own monotonic clock: who sets the wall clock neither forgives nor punishes.
+	now func() time.Time
 	// shun wakes who ends the connections of the blamed.
 	shun chan struct{}
 
@@ -104,6 +106,8 @@ type conduct struct {
 	// own records and heartbeats that were too many.
 	own    int
 	topics map[string]bool
+	// forms is up to which number of them it said that it judges bodies; 0 where it has not said.
+	forms uint8
 
 	strikes  float64
 	struckAt time.Time
@@ -138,7 +142,7 @@ func (a *allowance) take(now time.Time, n int) (ok, beyond bool) {
 }
 
 func newFlood(n *Node) *flood {
-	return &flood{n: n, shun: make(chan struct{}, 1), peers: map[peer.ID]*conduct{}, writers: map[fleet.MemberID]*said{}}
+	return &flood{n: n, now: time.Now, shun: make(chan struct{}, 1), peers: map[peer.ID]*conduct{}, writers: map[fleet.MemberID]*said{}}
 }
 
 // of is called with mu held. Only members get here, so that the roster bounds the table.
@@ -226,7 +230,7 @@ type wanted struct {
 }
 
 func (f *flood) take(from peer.ID, wants func(*conduct) []wanted) error {
-	now := f.n.cfg.Now()
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.of(from)
@@ -257,10 +261,22 @@ func (f *flood) beats(from peer.ID, writer fleet.MemberID) bool {
 	return f.hears(from, writer, func(s *said) *rate.Limiter { return s.beats })
 }
 
-func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
-	now := f.n.cfg.Now()
+// mayHear says whether a record of a writer would be heard, were it verified. What is not is not worth verifying: only
+// what the writer signed, and nobody had heard, has emptied its bucket.
+func (f *flood) mayHear(from peer.ID, writer fleet.MemberID) bool {
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	b := f.said(writer).records
+	if b.TokensAt(now) >= 1 {
+		return true
+	}
+	f.tooMuch(from, writer, b, now)
+	return false
+}
+
+// said is called with mu held.
+func (f *flood) said(writer fleet.MemberID) *said {
 	s := f.writers[writer]
 	if s == nil {
 		r := &f.n.cfg.Rates
@@ -270,26 +286,41 @@ func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *r
 		}
 		f.writers[writer] = s
 	}
-	b := bucket(s)
+	return s
+}
+
+func (f *flood) hears(from peer.ID, writer fleet.MemberID, bucket func(*said) *rate.Limiter) bool {
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := bucket(f.said(writer))
 	if b.AllowN(now, 1) {
 		if c := f.peers[from]; c != nil && writer == fleet.MemberID(from.String()) && b.TokensAt(now) > float64(b.Burst())/2 {
 			c.own = 0
 		}
 		return true
 	}
+	f.tooMuch(from, writer, b, now)
+	return false
+}
+
+// ownBeyond times its burst a neighbour may say on top of it.
+const ownBeyond = 4
+
+// tooMuch counts what a writer said beyond its rate. Others who pass it on keep to the rate as well. Who wrote it knows what it
+// does. It is called with mu held.
+func (f *flood) tooMuch(from peer.ID, writer fleet.MemberID, b *rate.Limiter, now time.Time) {
 	f.n.counts.overrun.Add(1)
-	// Others who pass it on keep to the rate as well. Who wrote it knows what it does.
 	if c := f.of(from); writer == fleet.MemberID(from.String()) && !now.Before(c.until) {
-		if c.own++; c.own > 10*b.Burst() {
+		if c.own++; c.own > ownBeyond*b.Burst() {
 			f.blame(from, c, "it says too much")
 		}
 	}
-	return false
 }
 
 // strike notes that a neighbour did what no honest one does.
 func (f *flood) strike(id peer.ID, why string) {
-	now := f.n.cfg.Now()
+	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.of(id)
@@ -303,13 +334,42 @@ func (f *flood) strike(id peer.ID, why string) {
 	}
 }
 
-// parted forgets what gossipsub forgets when a neighbour's last connection ends; what it did is remembered.
+// parted forgets what gossipsub forgets when a neighbour's last connection ends, and what the neighbour judges, as another
+// version may come back; what it did is remembered.
 func (f *flood) parted(id peer.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if c := f.peers[id]; c != nil {
 		clear(c.topics)
+		c.forms = 0
 	}
+}
+
+// judges notes what a neighbour says that it judges.
+func (f *flood) judges(by fleet.MemberID, forms uint8) {
+	id, err := peerID(by)
+	if err != nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.of(id).forms = forms
+}
+
+// answers says whether a member is to be blamed for bringing a body that is not what its kind says: it wrote it, or it
+// judges such bodies itself. What every version judged is expected of who has not said anything.
+func (f *flood) answers(from fleet.MemberID, r *fleet.Record) bool {
+	if from == r.Writer {
+		return true
+	}
+	id, err := peerID(from)
+	if err != nil {
+		return false
+	}
+	since := f.n.judgedSince(r)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return since > 0 && since <= max(f.of(id).forms, 1)
 }
 
 // judge the end of a reconciliation.
@@ -321,7 +381,7 @@ func (f *flood) judge(id peer.ID, err error) {
 
 // blame is called with mu held.
 func (f *flood) blame(id peer.ID, c *conduct, why string) {
-	r, now := &f.n.cfg.Rates, f.n.cfg.Now()
+	r, now := &f.n.cfg.Rates, f.now()
 	if now.Sub(c.until) > r.BlameMost {
 		c.times = 0
 	}
@@ -347,7 +407,7 @@ func (f *flood) blames(id peer.ID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.peers[id]
-	return c != nil && f.n.cfg.Now().Before(c.until)
+	return c != nil && f.now().Before(c.until)
 }
 
 // score is what gossipsub thinks of a neighbour beside what it sees itself.

@@ -19,12 +19,12 @@ import (
 //
 //	/flotilla/sync/1  2026-11: one root for everything; never released
 //	/flotilla/sync/2  2026-11: shares, each with a root of its own; the root in a hello is of what both carry, as
-//	                           far as the asker knows; shares come in pages
+//	                           far as the asker knows; shares come in pages; who speaks says what it judges
 type frameType byte
 
 const (
-	// hello: my life and the root of what I think that we both carry. Answered by same: your life, or by differs: your root
-	// and your life.
+	// hello: who I am and the root of what I think that we both carry. Answered by same: who you are, or by differs: your
+	// root and who you are.
 	frameHello   frameType = 1
 	frameSame    frameType = 2
 	frameDiffers frameType = 3
@@ -106,25 +106,39 @@ func readFrameBody(r io.Reader, size int) (frame, error) {
 func malformedFrame(what string) error { return fmt.Errorf("%s: %w", what, fleet.ErrMalformed) }
 
 // rootFrame is a hello, or the answer of who holds something else.
-func rootFrame(kind frameType, root fleet.Digest, life lifeID) frame {
-	return frame{kind, append(append([]byte(nil), root[:]...), life[:]...)}
+func rootFrame(kind frameType, root fleet.Digest, who introduction) frame {
+	return frame{kind, who.append(append([]byte(nil), root[:]...))}
 }
 
-func readRoot(body []byte) (root fleet.Digest, life lifeID, err error) {
-	if len(body) != digestSize+lifeSize {
-		return root, life, malformedFrame("root")
+func readRoot(body []byte) (root fleet.Digest, who introduction, err error) {
+	if len(body) != digestSize+introductionSize {
+		return root, who, malformedFrame("root")
 	}
-	return fleet.Digest(body), lifeID(body[digestSize:]), nil
+	return fleet.Digest(body), readIntroduction(body[digestSize:]), nil
 }
 
-func sameFrame(life lifeID) frame { return frame{frameSame, append([]byte(nil), life[:]...)} }
+func sameFrame(who introduction) frame { return frame{frameSame, who.append(nil)} }
 
-func readSame(body []byte) (lifeID, error) {
-	if len(body) != lifeSize {
-		return lifeID{}, malformedFrame("same")
+func readSame(body []byte) (introduction, error) {
+	if len(body) != introductionSize {
+		return introduction{}, malformedFrame("same")
 	}
-	return lifeID(body), nil
+	return readIntroduction(body), nil
 }
+
+// introduction is who speaks: the member's life, and the number of [fleet.Forms] up to which it judges bodies.
+type introduction struct {
+	life  lifeID
+	forms uint8
+}
+
+const introductionSize = lifeSize + 1
+
+func (i introduction) append(b []byte) []byte { return append(append(b, i.life[:]...), i.forms) }
+
+func readIntroduction(b []byte) introduction { return introduction{lifeID(b), b[lifeSize]} }
+
+func (n *Node) introduction() introduction { return introduction{n.lifeID(), n.forms} }
 
 // carried is what one side carries: everything, or the shares listed. Where it carries everything, only those with
 // something in them are listed.

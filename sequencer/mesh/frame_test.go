@@ -115,7 +115,7 @@ func FuzzFrame(f *testing.F) {
 	var b batch
 	b.add([]byte("record"), maxFrame)
 	for _, seed := range []frame{
-		rootFrame(frameHello, fleet.Digest{1}, lifeID{1}), sameFrame(lifeID{1}),
+		rootFrame(frameHello, fleet.Digest{1}, introduction{lifeID{1}, 1}), sameFrame(introduction{lifeID{1}, 1}),
 		askFrame(lattice.Salt{1}, detail, asked),
 		summariesFrame([]lattice.Summary{set.Summary(lattice.Salt{1}, detail, asked[0]), set.Summary(lattice.Salt{1}, detail, asked[1])}),
 		wantFrame(detail, []fleet.Digest{{1}, {2}}), recordsFrame(2, b), {frameOffer, b.bytes},

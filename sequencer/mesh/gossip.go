@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -44,11 +45,14 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 	// Each of D neighbours is told everything, and most tell it back: what gossip loses with fewer of them,
 	// reconciliation brings.
 	params.D, params.Dlo, params.Dhi, params.Dout, params.Dscore = 4, 3, 6, 1, 3
-	// What others were told is mentioned to a few neighbours twice, as each mention is a packet of its own.
-	params.Dlazy, params.GossipFactor, params.HistoryGossip = 2, 0.1, 2
+	// What others were told is mentioned to one neighbour in each of two beats: each mention is a packet of its own. Who
+	// is neither told nor mentioned anything learns of it by the next beat that shows another root.
+	params.Dlazy, params.GossipFactor, params.HistoryGossip = 1, 0.1, 2
 	params.HeartbeatInterval = w.cfg.GossipBeat
 	params.HeartbeatInitialDelay = w.cfg.GossipBeat / 10
-	params.IDontWantMessageThreshold = 256
+	// Not to want a message costs a packet to each neighbour, and its acknowledgement. A record of 512 B is dearer to turn
+	// down than to hear again.
+	params.IDontWantMessageThreshold = 1024
 	return pubsub.NewGossipSub(ctx, gossipHost{w.host, w.flood}, append(w.flood.scoring(w.scored),
 		pubsub.WithAppSpecificRpcInspector(w.flood.inspect),
 		pubsub.WithSubscriptionFilter(topicFilter{w.flood}),
@@ -69,6 +73,8 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 // Topics and their history. A topic has one kind of message, and reaches who carries what is said in it.
 //
 //	/flotilla/1/<fleet>/<zone>/records, /flotilla/1/<fleet>/<zone>/heartbeats   2026-11: never released
+//	<fleet> in 64 hex digits                         2026-11: never released; a name is in every message
+//	<fleet>: 16 bytes of its digest, base64url. What is told in a topic bears all of it.
 //	/flotilla/1/<fleet>/records/fleet                2026-11: batches of records that everybody carries
 //	/flotilla/1/<fleet>/records/milestones/<zone>    2026-11: batches of records of a share
 //	/flotilla/1/<fleet>/records/detail/<zone>        2026-11: the same
@@ -76,7 +82,9 @@ func (w *wire) newGossip(ctx context.Context) (*pubsub.PubSub, error) {
 //
 // A fleet that carries everything tells all records in the first one, however many zones it has: gossipsub pays for
 // every topic with every member and every second.
-func topicBase(fleetID fleet.Digest) string { return fmt.Sprintf("/flotilla/1/%s", fleetID) }
+func topicBase(fleetID fleet.Digest) string {
+	return "/flotilla/1/" + base64.RawURLEncoding.EncodeToString(fleetID[:16])
+}
 
 // recordsTopic is where the records of a share are told; the one of ScopeFleet where flat.
 func recordsTopic(fleetID fleet.Digest, share lattice.Share, flat bool) string {
@@ -99,8 +107,8 @@ func heartbeatsTopic(fleetID fleet.Digest, zone string) string {
 // that nothing is said before somebody listens.
 func (w *wire) followTopics(ctx context.Context) {
 	defer func() {
-		for _, leave := range w.following {
-			leave()
+		for _, f := range w.following {
+			f.leave()
 		}
 	}()
 	for {
@@ -120,7 +128,7 @@ func (w *wire) topicsWanted() map[string]listener {
 	audience := w.audience()
 	for zone := range audience.zones {
 		if audience.hears(zone) {
-			wanted[heartbeatsTopic(w.cfg.Fleet, zone)] = listener{w.validateHeartbeat, w.heardSign}
+			wanted[heartbeatsTopic(w.cfg.Fleet, zone)] = listener{validate: w.validateHeartbeat, hear: w.heardSign}
 		}
 	}
 	if w.cfg.NoGossip {
@@ -129,22 +137,23 @@ func (w *wire) topicsWanted() map[string]listener {
 	w.setMu.RLock()
 	c := w.carries
 	w.setMu.RUnlock()
+	deaf := w.line.tooSlow()
 	for _, share := range append(c.shares(), lattice.Share{Scope: fleet.ScopeFleet}) {
-		wanted[recordsTopic(w.cfg.Fleet, share, c.everything)] = listener{w.validateRecords, w.heardRecords}
+		wanted[recordsTopic(w.cfg.Fleet, share, c.everything)] = listener{w.validateRecords, w.heardRecords, deaf}
 	}
 	return wanted
 }
 
 func (w *wire) updateTopics(ctx context.Context) {
 	wanted := w.topicsWanted()
-	for name, leave := range w.following {
-		if _, ok := wanted[name]; !ok {
-			leave()
+	for name, f := range w.following {
+		if l, ok := wanted[name]; !ok || l.deaf != f.deaf {
+			f.leave()
 			delete(w.following, name)
 		}
 	}
 	for name, l := range wanted {
-		if w.following[name] != nil {
+		if _, ok := w.following[name]; ok {
 			continue
 		}
 		leave, err := w.follow(ctx, name, l)
@@ -152,7 +161,7 @@ func (w *wire) updateTopics(ctx context.Context) {
 			w.cfg.Log.Error(err, "topic not followed", "topic", name)
 			continue
 		}
-		w.following[name] = leave
+		w.following[name] = followed{leave, l.deaf}
 	}
 }
 
@@ -161,14 +170,25 @@ type (
 	hearer    = func(context.Context, *pubsub.Message)
 )
 
-// listener is what is done with the messages of a topic.
+// listener is what is done with the messages of a topic. Who is deaf hears none and only speaks: gossipsub hands what it
+// says to a few who listen.
 type listener struct {
 	validate validator
 	hear     hearer
+	deaf     bool
+}
+
+// followed is a topic that is followed, and how to leave it.
+type followed struct {
+	leave func()
+	deaf  bool
 }
 
 // follow joins a topic and hears its messages in a goroutine until leave is called.
 func (w *wire) follow(ctx context.Context, name string, l listener) (leave func(), err error) {
+	if l.deaf {
+		return w.speakIn(name)
+	}
 	err = w.pubsub.RegisterTopicValidator(name, l.validate, pubsub.WithValidatorConcurrency(validationsAtOnce))
 	if err != nil {
 		return nil, err
@@ -207,6 +227,19 @@ func (w *wire) follow(ctx context.Context, name string, l listener) (leave func(
 		// All three fail only when pubsub has ended already.
 		_ = topic.Close()
 		_ = w.pubsub.UnregisterTopicValidator(name)
+	}, nil
+}
+
+// speakIn joins a topic and hears nothing of it.
+func (w *wire) speakIn(name string) (leave func(), err error) {
+	topic, err := w.pubsub.Join(name)
+	if err != nil {
+		return nil, fmt.Errorf("joining: %w", err)
+	}
+	w.topics.put(name, topic)
+	return func() {
+		w.topics.drop(name)
+		_ = topic.Close() // fails only when pubsub has ended already
 	}, nil
 }
 
@@ -263,28 +296,31 @@ func (w *wire) judgeMessage(from peer.ID, m *pubsub.Message) pubsub.ValidationRe
 		return pubsub.ValidationReject
 	}
 	var learnt, unverified []fleet.Record
-	tooMuch := false
 	for _, b := range encoded {
-		r, v := w.examine(b)
+		r, v := w.examine(b, func(writer fleet.MemberID) bool { return w.flood.mayHear(from, writer) })
 		switch {
-		case v.dishonest():
+		case v.dishonest() || v == misshapen && w.flood.answers(fleet.MemberID(from.String()), &r):
 			w.cfg.Log.V(1).Info("message refused", "peer", from, "writer", r.Writer)
 			return pubsub.ValidationReject
 		case !v.passed():
 			return pubsub.ValidationIgnore
 		case v == news:
-			learnt, tooMuch = append(learnt, r), tooMuch || !w.flood.says(from, r.Writer)
+			if !w.flood.says(from, r.Writer) {
+				return pubsub.ValidationIgnore // and nothing more is verified
+			}
+			learnt = append(learnt, r)
 		default:
 			unverified = append(unverified, r)
 		}
 	}
-	if len(learnt) == 0 || tooMuch {
+	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed. It is at
+	// the neighbour's expense, not at the writer's: anyone may repeat what a writer once said.
+	if len(learnt) == 0 || len(unverified) > 0 && w.flood.offered(from, len(unverified)) != nil {
 		return pubsub.ValidationIgnore
 	}
-	// What is passed on is vouched for: to others, what is old here may be news, and this member would be blamed.
 	for i := range unverified {
 		switch v := w.vouch(&unverified[i]); {
-		case v.dishonest():
+		case v.dishonest() || v == misshapen && w.flood.answers(fleet.MemberID(from.String()), &unverified[i]):
 			return pubsub.ValidationReject
 		case !v.passed():
 			return pubsub.ValidationIgnore

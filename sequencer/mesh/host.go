@@ -40,8 +40,8 @@ type wire struct {
 	// asks are reconciliations that somebody thinks are due.
 	asks   chan ask
 	topics topicTable
-	// following are the topics that are followed, and how to leave each: first Run's, then followTopics' alone.
-	following map[string]func()
+	// following are the topics that are followed: first Run's, then followTopics' alone.
+	following map[string]followed
 	// dialNow, topicsNow, sharesNow and tendNow wake a loop: the roster, the connections or what is carried are
 	// others. beatNow asks for a heartbeat at once, retime for another interval.
 	dialNow, topicsNow, sharesNow, tendNow, beatNow, retime chan struct{}
@@ -94,7 +94,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		askedAt:   map[peer.ID]time.Time{},
 		behind:    map[string]lifeID{},
 		topics:    topicTable{joined: map[string]*pubsub.Topic{}},
-		following: map[string]func(){},
+		following: map[string]followed{},
 		scored:    n.flood.scored(),
 	}
 	if w.pubsub, err = w.newGossip(ctx); err != nil {

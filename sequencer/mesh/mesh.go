@@ -78,8 +78,10 @@ type Node struct {
 	told    announcements
 	settle  settling
 	flights flights
-	// bodies is fleet.CheckBody; decoders meet what others wrote.
-	bodies func(*fleet.Record) error
+	// bodies is fleet.CheckBody; decoders meet what others wrote. forms and judgedSince are fleet's, too.
+	bodies      func(*fleet.Record) error
+	forms       uint8
+	judgedSince func(*fleet.Record) uint8
 	// born is New's moment, counted the last counter of a beat or a heartbeat.
 	born    time.Time
 	counted atomic.Uint64
@@ -108,8 +110,9 @@ func New(cfg Config) (*Node, error) {
 		unprovable: map[fleet.MemberID]bool{},
 		over:       map[fleet.MemberID]bool{},
 		bodies:     fleet.CheckBody,
-		ready:      make(chan struct{}),
-		born:       time.Now(),
+		forms:      fleet.Forms, judgedSince: fleet.JudgedSince,
+		ready: make(chan struct{}),
+		born:  time.Now(),
 	}
 	n.told.begin()
 	n.flights.begin()

@@ -54,3 +54,59 @@ func TestOwnLine(t *testing.T) {
 		})
 	}
 }
+
+// TestSlowLineLeavesGossip: after it was slow for some time, and comes back after it had room for some time; longer each
+// time that the next trial fails soon.
+func TestSlowLineLeavesGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ownLine
+		l.begin()
+		// elapse lets time go by, second by second, with late answers or without, and gives when gossip was left or taken up.
+		elapse := func(d time.Duration, late bool) (turns []time.Duration) {
+			for at := time.Duration(0); at < d; at += time.Second {
+				if late {
+					l.answered("a", windowLate+1, 9000)
+					l.answered("b", windowLate+1, 9000)
+				}
+				if _, turned := l.gossips(); turned {
+					turns = append(turns, at)
+				}
+				pass(time.Second)
+			}
+			return turns
+		}
+		if got := elapse(leaveAfter-time.Second, true); len(got) != 0 {
+			t.Errorf("left at once: %v", got)
+		}
+		if got := elapse(lineMemory+time.Minute, false); len(got) != 1 || !l.tooSlow() {
+			t.Errorf("what was late is remembered for a minute, and it left %d times", len(got))
+		}
+		rest := restFirst
+		for trial := range 8 {
+			if got := elapse(rest-time.Minute, false); len(got) > 1 {
+				t.Errorf("trial %d: %v", trial, got)
+			}
+			got := elapse(2*time.Minute+time.Second, false)
+			if l.tooSlow() || len(got) != 1 {
+				t.Fatalf("trial %d: not back after room for %s: %v", trial, rest, got)
+			}
+			if got := elapse(time.Minute, true); len(got) != 1 || got[0] != leaveAfter {
+				t.Fatalf("trial %d: left again at %v", trial, got)
+			}
+			rest = min(2*rest, restMost)
+			if l.rest != rest {
+				t.Errorf("trial %d: rests for %s, want %s", trial, l.rest, rest)
+			}
+			elapse(lineMemory, false)
+		}
+		elapse(rest+time.Minute, false)
+		elapse(rest, false)
+		l.answered("c", windowSoon/2, 9000)
+		if got := elapse(lineMemory, true); len(got) != 0 {
+			t.Errorf("with one neighbour that answers at once it leaves at %v: the others are slow", got)
+		}
+		if got := elapse(leaveAfter+2*time.Second, true); len(got) != 1 || l.rest != restFirst {
+			t.Errorf("long after the last trial it rests for %s, want %s", l.rest, restFirst)
+		}
+	})
+}

@@ -129,19 +129,20 @@ func (a *answerer) answer(question frame) (frame, error) {
 }
 
 func (a *answerer) hello(body []byte) (frame, error) {
-	theirs, life, err := readRoot(body)
+	theirs, who, err := readRoot(body)
 	if err != nil {
 		return frame{}, err
 	}
+	a.flood.judges(a.peer, who.forms)
 	whole, common := a.Root(), a.commonRoot(a.peer, false)
 	if common == theirs {
 		// What they hold beside it is none of ours to compare: it is as good as equal.
-		a.met(life, whole)
+		a.met(who.life, whole)
 		a.compared = true
-		return sameFrame(a.lifeID()), nil
+		return sameFrame(a.introduction()), nil
 	}
-	a.met(life, theirs)
-	return rootFrame(frameDiffers, common, a.lifeID()), nil
+	a.met(who.life, theirs)
+	return rootFrame(frameDiffers, common, a.introduction()), nil
 }
 
 // shares takes a page and gives the one of the same number.
@@ -184,7 +185,7 @@ func (a *answerer) take(body []byte) (frame, error) {
 	if err := a.offered(len(records)); err != nil {
 		return frame{}, err
 	}
-	learnt, err := a.admit(records)
+	learnt, err := a.admit(a.peer, records)
 	if err != nil {
 		return frame{}, err
 	}

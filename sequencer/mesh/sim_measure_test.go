@@ -497,6 +497,8 @@ func measureSlowSite(t *testing.T, silent bool) {
 			next = due
 			g.Pass(time.Second)
 		}
+		stats := g.Node(slow).Stats()
+		g.tell("its gossip", "left %d times, by itself; out of it at the end: %d", stats.GossipLeft, stats.SlowLine)
 		after := g.Traffic(slow)
 		span := time.Since(begin).Seconds()
 		g.tell("2,000 members in "+lasts.String(), "%d facts; the slow site holds %d at the end, %d offers failed", len(records), length(g.Node(slow)), failed)

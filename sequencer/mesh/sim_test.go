@@ -243,6 +243,60 @@ func TestSimulatedSlowSite(t *testing.T) {
 	})
 }
 
+// TestSimulatedSlowLine: a member whose own line is too slow for gossip leaves it by itself; it is heard at once all the
+// same, misses nothing, and comes back when the line has room.
+func TestSimulatedSlowLine(t *testing.T) {
+	const slow, members = 0, 8
+	simulate(t, meshtest.WAN, meshtest.Layout{Members: members, Configure: quiet}, 1, func(w *simulated, draw *rand.Rand) {
+		out := func() bool { return w.Node(slow).Stats().SlowLine == 1 }
+		w.Throttle(slow, 8_000)
+		w.Await("that it leaves", time.Second, func() bool {
+			for range 4 {
+				w.say(1 + draw.IntN(members-1))
+			}
+			return out()
+		})
+		w.Throttle(slow, 64_000)
+		w.everyoneHasAll()
+
+		gossiped := func() (sum uint64) {
+			for i := 1; i < members; i++ {
+				sum += w.Node(i).Stats().Gossiped
+			}
+			return sum
+		}
+		before := gossiped()
+		own := w.say(slow)
+		w.Await("its own word", 10*time.Millisecond, func() bool { return len(w.lacks(own)) == 0 })
+		if gossiped() == before {
+			t.Error("nobody heard it by gossip")
+		}
+		gossipedHere := func() uint64 { return w.Node(slow).Stats().Gossiped }
+		before = gossipedHere()
+		w.say(1)
+		w.everyoneHasAll()
+		if gossipedHere() != before || !out() {
+			t.Errorf("out of gossip: %v, and it heard %d records by it", out(), gossipedHere()-before)
+		}
+
+		w.Throttle(slow, 0)
+		w.Await("that it comes back", time.Second, func() bool { return !out() })
+		w.Await("a word by gossip", 5*time.Second, func() bool {
+			w.say(1)
+			return gossipedHere() > before
+		})
+		w.everyoneHasAll()
+		if left := w.Node(slow).Stats().GossipLeft; left != 1 {
+			t.Errorf("it left %d times", left)
+		}
+		for i := 1; i < members; i++ {
+			if w.Node(i).Stats().GossipLeft > 0 {
+				t.Errorf("member %d left gossip: its line is well", i)
+			}
+		}
+	})
+}
+
 // TestSimulatedStorms: whatever happens to a fleet, once it is over everyone holds what everyone said.
 func TestSimulatedStorms(t *testing.T) {
 	const acts = 4

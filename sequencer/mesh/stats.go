@@ -51,6 +51,10 @@ type Stats struct {
 	// SyncBytes is what reconciliations begun here sent and received, without encryption.
 	SyncBytes uint64
 
+	// GossipLeft is how often this member left gossip because its own line is too slow for it, SlowLine 1 while it stays
+	// out.
+	GossipLeft, SlowLine uint64
+
 	// Overrun are messages, streams, offers and records beyond their rates, Blamed how often a member was
 	// disconnected for what no honest one does.
 	Overrun, Blamed uint64
@@ -74,7 +78,7 @@ type counters struct {
 	sessions, sessionsFailed, sessionsServed, sessionsRefused        atomic.Uint64
 	syncBytes                                                        atomic.Uint64
 	connectionsRefused                                               atomic.Uint64
-	overrun, blamed                                                  atomic.Uint64
+	overrun, blamed, gossipLeft                                      atomic.Uint64
 	blobsFetched, blobsServed, blobsRefused, blobsDropped            atomic.Uint64
 }
 
@@ -84,6 +88,10 @@ func (n *Node) Stats() Stats {
 	n.setMu.RLock()
 	forked, over := len(n.set.AllForked()), len(n.set.AllOver())
 	n.setMu.RUnlock()
+	slowLine := uint64(0)
+	if n.line.tooSlow() {
+		slowLine = 1
+	}
 	return Stats{
 		Published: c.published.Load(), Gossiped: c.gossiped.Load(), Synced: c.synced.Load(),
 		GossipReceived: c.gossipReceived.Load(), Heartbeats: c.heartbeats.Load(),
@@ -102,6 +110,7 @@ func (n *Node) Stats() Stats {
 		SyncBytes:          c.syncBytes.Load(),
 		ConnectionsRefused: c.connectionsRefused.Load(),
 		Overrun:            c.overrun.Load(), Blamed: c.blamed.Load(),
+		GossipLeft: c.gossipLeft.Load(), SlowLine: slowLine,
 		BlobsFetched: c.blobsFetched.Load(), BlobsServed: c.blobsServed.Load(), BlobsRefused: c.blobsRefused.Load(),
 		BlobsDropped: c.blobsDropped.Load(),
 	}

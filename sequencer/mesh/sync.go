@@ -105,6 +105,7 @@ func (w *wire) reconcileLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-gap.C:
+			w.watchLine()
 			w.startWaiting(ctx, &s)
 		case a := <-w.asks:
 			w.consider(ctx, &s, a)
@@ -564,7 +565,7 @@ func (a *asker) runShare(share lattice.Share) error {
 			}
 			wants, offers = append(wants, d.Want...), append(offers, d.Offer...)
 		}
-		if len(open) > 0 && len(wants) < wantsAtOnce && len(offers) < wantsAtOnce {
+		if enough := a.window.enough(); len(open) > 0 && len(wants) < enough && len(offers) < enough {
 			continue
 		}
 		if err := a.pull(share, wants); err != nil {
@@ -648,25 +649,26 @@ func unexpected(f frame) error { return malformedFrame(fmt.Sprintf("frame %d out
 // hello asks whether what both carry is equal. In sets that are, this is all that is said.
 func (a *asker) hello() (same bool, err error) {
 	whole, common := a.Root(), a.commonRoot(a.peer, true)
-	answer, err := a.question(rootFrame(frameHello, common, a.lifeID()))
+	answer, err := a.question(rootFrame(frameHello, common, a.introduction()))
 	if err != nil {
 		return false, err
 	}
-	var life lifeID
+	var who introduction
 	theirs := whole
 	switch answer.kind {
 	case frameSame:
 		same = true
-		life, err = readSame(answer.body)
+		who, err = readSame(answer.body)
 	case frameDiffers:
-		theirs, life, err = readRoot(answer.body)
+		theirs, who, err = readRoot(answer.body)
 	default:
 		err = unexpected(answer)
 	}
 	if err != nil {
 		return false, err
 	}
-	a.met(life, theirs)
+	a.flood.judges(a.peer, who.forms)
+	a.met(who.life, theirs)
 	return same, nil
 }
 
@@ -734,7 +736,7 @@ func (a *asker) fetch(share lattice.Share, positions []fleet.Digest) (done int, 
 	if a.records > maxSessionRecords {
 		return 0, errBudget
 	}
-	learnt, err := a.admit(records)
+	learnt, err := a.admit(a.peer, records)
 	if err != nil {
 		return 0, err
 	}
@@ -809,12 +811,15 @@ func (n *Node) collect(share lattice.Share, positions []fleet.Digest, most int, 
 // errDishonest ends a session with who sends what no member that checks would send.
 var errDishonest = errors.New("record that fails its checks")
 
+// always is room for what a reconciliation brings: as much of it as the neighbour may offer, whoever wrote it.
+func always(fleet.MemberID) bool { return true }
+
 // admit lets records from a reconciliation through the same door as gossip's and joins them.
-func (n *Node) admit(encoded [][]byte) ([]fleet.Record, error) {
+func (n *Node) admit(from fleet.MemberID, encoded [][]byte) ([]fleet.Record, error) {
 	var records []fleet.Record
 	for _, b := range encoded {
-		r, v := n.examine(b)
-		if v.dishonest() {
+		r, v := n.examine(b, always)
+		if v.dishonest() || v == misshapen && n.flood.answers(from, &r) {
 			return nil, fmt.Errorf("%w: key %.80q by %s", errDishonest, r.Key, r.Writer)
 		}
 		if v == news {

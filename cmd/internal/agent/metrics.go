@@ -41,6 +41,7 @@ type Metrics struct {
 	objects, gateWait, peers        *prometheus.Desc
 	records, refused                *prometheus.Desc
 	members, dropped, lost, syncs   *prometheus.Desc
+	slowLine, gossipLeft            *prometheus.Desc
 	buildLabels                     []string
 	mu                              sync.Mutex
 	self                            fleet.Member
@@ -116,6 +117,8 @@ func NewMetrics(clock func() fleet.Moment, version string) *Metrics {
 		dropped:       gauge("flotilla_mesh_dropped_total", "Records that left what is held here, or did not stay: retired, expired, over a quota, or of a zone that is not carried any more."),
 		lost:          gauge("flotilla_mesh_lost_total", "Records and messages that were lost here, to a full queue (undelivered) or a disk that did not take them (unstored); reconciliation brings them again.", "why"),
 		syncs:         gauge("flotilla_mesh_syncs_total", "Reconciliations that this member began, by how they ended (ok, error).", "result"),
+		slowLine:      gauge("flotilla_mesh_slow_line", "1 while this member's own line is too slow for gossip, so that records come by reconciliation alone."),
+		gossipLeft:    gauge("flotilla_mesh_gossip_left_total", "Times that this member left gossip because its own line was too slow for it."),
 	}
 }
 
@@ -131,7 +134,7 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		m.build, m.member, m.info, m.clusters, m.stage, m.stageClusters, m.condition, m.objects, m.gateWait, m.peers, m.records, m.refused,
-		m.members, m.dropped, m.lost, m.syncs,
+		m.members, m.dropped, m.lost, m.syncs, m.slowLine, m.gossipLeft,
 	} {
 		out <- d
 	}
@@ -204,6 +207,7 @@ func (m *Metrics) collectMesh(out chan<- prometheus.Metric, gauge func(*promethe
 	s := m.stats()
 	gauge(m.members, float64(s.Forked), "forked")
 	gauge(m.members, float64(s.OverQuota), "over_quota")
+	gauge(m.slowLine, float64(s.SlowLine))
 	m.collectStats(out, &s)
 }
 
@@ -229,6 +233,7 @@ func (m *Metrics) collectStats(out chan<- prometheus.Metric, s *mesh.Stats) {
 		counter(m.refused, n, reason)
 	}
 	counter(m.dropped, s.Dropped)
+	counter(m.gossipLeft, s.GossipLeft)
 	counter(m.lost, s.Undelivered, "undelivered")
 	counter(m.lost, s.Unstored, "unstored")
 	counter(m.syncs, s.Sessions-min(s.SessionsFailed, s.Sessions), "ok")

@@ -133,6 +133,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 	w.story(m, "%s %s of seal %d, stage %s, rank %d", f.Kind, t.plan.Release.Revision.Short(), t.plan.Release.Number, t.plan.Stages[at.stage].Name, at.rank)
 	if f.Kind == fleet.Started && before&bit(fleet.Started) == 0 {
 		w.checkStart(m, t, at)
+		w.started(t)
 		if (ledger{m}).Removed(m.Self.ID) {
 			w.violate(m, "R1: starts, and has heard of the proof against itself")
 		}

@@ -2,10 +2,7 @@
 
 package sim
 
-import (
-	"container/heap"
-	"time"
-)
+import "time"
 
 // event is something that happens at a moment. Events of one moment happen in the order they were made.
 type event struct {
@@ -14,19 +11,47 @@ type event struct {
 	do    func()
 }
 
+func (e *event) before(other *event) bool {
+	return e.at < other.at || e.at == other.at && e.order < other.order
+}
+
+// events are a binary heap, the next one first. It is container/heap without its interface: a fleet's run is millions
+// of events, and each would be put on the heap of the process twice.
 type events []event
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].order < e[j].order
+func (q *events) push(e event) {
+	h := append(*q, e)
+	*q = h
+	for i := len(h) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if !h[i].before(&h[parent]) {
+			return
+		}
+		h[i], h[parent] = h[parent], h[i]
+		i = parent
+	}
 }
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := (*e)[len(*e)-1]
-	(*e)[len(*e)-1] = event{}
-	*e = (*e)[:len(*e)-1]
-	return last
+
+func (q *events) pop() event {
+	h := *q
+	first, last := h[0], len(h)-1
+	h[0], h[last] = h[last], event{}
+	h = h[:last]
+	*q = h
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= len(h) {
+			return first
+		}
+		if right := child + 1; right < len(h) && h[right].before(&h[child]) {
+			child = right
+		}
+		if !h[child].before(&h[i]) {
+			return first
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
 }
 
 // timeline is the queue, and now.
@@ -39,13 +64,13 @@ type timeline struct {
 // after a while, do.
 func (t *timeline) after(wait time.Duration, do func()) {
 	t.made++
-	heap.Push(&t.queue, event{t.now + max(wait, 0), t.made, do})
+	t.queue.push(event{t.now + max(wait, 0), t.made, do})
 }
 
 // until runs everything up to a moment, or until stop says so.
 func (t *timeline) until(end time.Duration, stop func() bool) {
 	for len(t.queue) > 0 && t.queue[0].at <= end && !stop() {
-		next := heap.Pop(&t.queue).(event)
+		next := t.queue.pop()
 		t.now = next.at
 		next.do()
 	}

@@ -10,19 +10,31 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 )
 
+// page is where a record lies in the book.
+type page int32
+
 // book holds every record that was ever said, once: what a member has heard is a set of page numbers. A thousand
 // members with thousands of facts would else hold millions of copies.
 type book struct {
 	records []fleet.Record
 	digests []fleet.Digest
-	pages   map[fleet.Digest]int
-	facts   map[factKey]int
+	pages   map[fleet.Digest]page
+	// sizes of the records as they travel, in bytes.
+	sizes []int32
 	// about says which rollout a page is about; -1 where that is not known.
-	about    []int
-	commands [][]int // by rollout
-	proofs   map[fleet.MemberID]int
-	plans    map[fleet.Digest]int
+	about []int
+	// idle pages are milestones of others that no rule reads: that they accepted, or started.
+	idle     []bool
+	commands [][]command // by rollout
+	proofs   map[fleet.MemberID]page
 	names    map[fleet.RolloutName]int
+	// members by number, in the order of the world's; plans by digest.
+	members map[fleet.MemberID]int
+	plans   map[fleet.Digest]*milestones
+	// The plan and the member that were asked for last: a decision asks for one plan, and each member's kinds in a row.
+	lastPlan   *milestones
+	lastMember fleet.MemberID
+	lastNumber int
 }
 
 type factKey struct {
@@ -31,36 +43,115 @@ type factKey struct {
 	kind   fleet.FactKind
 }
 
-func newBook() *book {
-	return &book{pages: map[fleet.Digest]int{}, facts: map[factKey]int{}, plans: map[fleet.Digest]int{}, names: map[fleet.RolloutName]int{}, proofs: map[fleet.MemberID]int{}}
+// milestones of one plan: the page of each, by the member's number and the kind. Nobody's is page 0, which is no fact's.
+type milestones struct {
+	plan    fleet.Digest
+	rollout int
+	pages   []page
+}
+
+// kinds of milestones, and a place that stays free for the kind 0.
+const kinds = int(fleet.Yielded) + 1
+
+// command as it was read once.
+type command struct {
+	page page
+	fleet.Command
+}
+
+func newBook(members int) *book {
+	// Page 0 is blank.
+	return &book{
+		records: make([]fleet.Record, 1), digests: make([]fleet.Digest, 1), sizes: make([]int32, 1), about: []int{-1}, idle: make([]bool, 1),
+		pages: map[fleet.Digest]page{}, plans: map[fleet.Digest]*milestones{}, names: map[fleet.RolloutName]int{},
+		proofs: map[fleet.MemberID]page{}, members: make(map[fleet.MemberID]int, members),
+	}
+}
+
+// number of a member; false where it is none of the fleet.
+func (b *book) number(id fleet.MemberID) (int, bool) {
+	if id == b.lastMember {
+		return b.lastNumber, true
+	}
+	n, ok := b.members[id]
+	if ok {
+		b.lastMember, b.lastNumber = id, n
+	}
+	return n, ok
+}
+
+// planned gives the milestones of a plan; nil where nobody compiled it.
+func (b *book) planned(plan fleet.Digest) *milestones {
+	if b.lastPlan == nil || b.lastPlan.plan != plan {
+		of := b.plans[plan]
+		if of == nil {
+			return nil
+		}
+		b.lastPlan = of
+	}
+	return b.lastPlan
+}
+
+// fact gives the page of a milestone; false where it was never said.
+func (b *book) fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (page, bool) {
+	of := b.planned(plan)
+	if of == nil || of.pages == nil || int(kind) >= kinds {
+		return 0, false
+	}
+	n, ok := b.number(m)
+	if !ok {
+		return 0, false
+	}
+	at := of.pages[n*kinds+int(kind)]
+	return at, at != 0
+}
+
+// note that a fact lies on a page. It gives the rollout that it is about; -1 where nobody compiled its plan.
+func (b *book) note(f *fleet.Fact, at page) int {
+	of := b.planned(f.Plan)
+	n, ok := b.number(f.Member)
+	if of == nil || !ok || int(f.Kind) >= kinds {
+		return -1
+	}
+	if of.pages == nil {
+		of.pages = make([]page, len(b.members)*kinds)
+	}
+	of.pages[n*kinds+int(f.Kind)] = at
+	return of.rollout
 }
 
 // page of a record.
-func (b *book) page(r fleet.Record) int {
+func (b *book) page(r fleet.Record) page {
 	digest := r.Digest()
 	if page, ok := b.pages[digest]; ok {
 		return page
 	}
-	page, about := len(b.records), -1
+	next, about, idle := page(len(b.records)), -1, false
 	switch r.Kind {
 	case fleet.KindFact:
 		if f, err := fleet.DecodeFact(&r); err == nil {
-			b.facts[factKey{f.Plan, f.Member, f.Kind}] = page
-			if name, ok := b.plans[f.Plan]; ok {
-				about = name
-			}
+			about, idle = b.note(&f, next), f.Kind == fleet.Accepted || f.Kind == fleet.Started
 		}
 	case fleet.KindCommand:
 		if c, err := fleet.DecodeCommand(&r); err == nil {
 			about = b.names[c.Rollout]
-			b.commands[about] = append(b.commands[about], page)
+			b.commands[about] = append(b.commands[about], command{next, c})
 		}
 	case fleet.KindProof:
-		b.proofs[fleet.MemberID(r.Key)] = page
+		b.proofs[fleet.MemberID(r.Key)] = next
 	}
-	b.pages[digest] = page
+	b.pages[digest] = next
 	b.records, b.digests, b.about = append(b.records, r), append(b.digests, digest), append(b.about, about)
-	return page
+	b.sizes, b.idle = append(b.sizes, int32(len(r.Encode()))), append(b.idle, idle)
+	return next
+}
+
+// size of these pages as they travel, in bytes.
+func (b *book) size(pages []page) (n int) {
+	for _, p := range pages {
+		n += int(b.sizes[p])
+	}
+	return n
 }
 
 // heard is the pages that somebody holds.
@@ -69,32 +160,42 @@ type heard struct {
 	count int
 }
 
-func (h *heard) has(page int) bool {
-	return page>>6 < len(h.words) && h.words[page>>6]&(1<<(page&63)) != 0
+func (h *heard) has(p page) bool {
+	return int(p>>6) < len(h.words) && h.words[p>>6]&(1<<(p&63)) != 0
 }
 
 // add a page; false where it was held.
-func (h *heard) add(page int) bool {
-	for page>>6 >= len(h.words) {
+func (h *heard) add(p page) bool {
+	for int(p>>6) >= len(h.words) {
 		h.words = append(h.words, 0)
 	}
-	if h.words[page>>6]&(1<<(page&63)) != 0 {
+	if h.words[p>>6]&(1<<(p&63)) != 0 {
 		return false
 	}
-	h.words[page>>6] |= 1 << (page & 63)
+	h.words[p>>6] |= 1 << (p & 63)
 	h.count++
 	return true
 }
 
+// remove a page; false where it was not held.
+func (h *heard) remove(p page) bool {
+	if !h.has(p) {
+		return false
+	}
+	h.words[p>>6] &^= 1 << (p & 63)
+	h.count--
+	return true
+}
+
 // missing are the pages that another one holds and this one does not.
-func (h *heard) missing(other *heard) []int {
-	var pages []int
+func (h *heard) missing(other *heard) []page {
+	var pages []page
 	for i, word := range other.words {
 		if i < len(h.words) {
 			word &^= h.words[i]
 		}
 		for ; word != 0; word &= word - 1 {
-			pages = append(pages, i<<6+bits.TrailingZeros64(word))
+			pages = append(pages, page(i<<6+bits.TrailingZeros64(word)))
 		}
 	}
 	return pages
@@ -111,17 +212,16 @@ var _ turn.Ledger = ledger{}
 
 // holds says whether the member has heard of a milestone.
 func (l ledger) holds(k factKey) bool {
-	page, said := l.book.facts[k]
+	page, said := l.book.fact(k.plan, k.member, k.kind)
 	return said && l.heard.has(page)
 }
 
 // Fact is in sequencer.Facts.
 func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (fleet.Digest, bool) {
-	k := factKey{plan, m, kind}
 	if l.bug.fact != nil {
-		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, k)
+		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, factKey{plan, m, kind})
 	}
-	page, said := l.book.facts[k]
+	page, said := l.book.fact(plan, m, kind)
 	if !said || !l.heard.has(page) {
 		return fleet.Digest{}, false
 	}
@@ -146,12 +246,9 @@ func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
 // believed commands are all but the goes of members that were removed.
 func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
 	var out []fleet.Command
-	for _, page := range l.book.commands[l.book.names[name]] {
-		if l.heard.has(page) {
-			c, err := fleet.DecodeCommand(&l.book.records[page])
-			if err == nil && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
-				out = append(out, c)
-			}
+	for _, c := range l.book.commands[l.book.names[name]] {
+		if l.heard.has(c.page) && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
+			out = append(out, c.Command)
 		}
 	}
 	return out
@@ -181,6 +278,10 @@ func (l ledger) Commit(_ context.Context, r fleet.Record) error {
 	}
 	if l.crashes(beforePublish) {
 		return errCrash
+	}
+	if l.strikes(l.params.StoreFails) {
+		l.count("store write failed")
+		return errStore
 	}
 	l.tell(l.book.page(r))
 	if l.crashes(afterPublish) {

@@ -5,10 +5,10 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -33,6 +33,9 @@ var errCrash = errors.New("the process died here")
 // errAPI is what an API server in trouble answers.
 var errAPI = errors.New("the API server did not answer")
 
+// errStore is what a full disk answers.
+var errStore = errors.New("the store did not take the record")
+
 // member is one cluster with its agent, its API, its store and its clocks.
 type member struct {
 	*turn.Agent
@@ -41,7 +44,7 @@ type member struct {
 	// store: what it has heard, and its own last position.
 	heard      heard
 	epoch, seq uint64
-	outbox     []int
+	outbox     []page
 	flushing   bool
 	statuses   map[fleet.RolloutName]fleet.Status
 	// api: promises as JSON, and as they read back.
@@ -58,9 +61,9 @@ type member struct {
 	// down until, paused until: no process, a process that gets no time.
 	down, paused time.Duration
 	// rate of its clock, boot and when it began.
-	rate  float64
-	boots int
-	wall  time.Duration
+	rate float64
+	boot string
+	wall time.Duration
 	// seen of git: how far behind its mirror is, and whether it follows the sibling branch.
 	lag    time.Duration
 	forked bool
@@ -78,7 +81,7 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
@@ -88,6 +91,7 @@ func (w *World) newMember(i int) *member {
 	if p := w.params.play; p != nil {
 		self = p.Fleet[i]
 	}
+	w.book.members[self.ID] = i
 	m.Agent = &turn.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
@@ -103,7 +107,7 @@ func (m *member) moment() fleet.Moment {
 		elapsed = max(wall, 0)
 	}
 	return fleet.Moment{
-		Wall: time.Unix(1_800_000_000, 0).Add(wall), Elapsed: elapsed, Boot: fmt.Sprint("boot ", m.boots),
+		Wall: time.Unix(1_800_000_000, 0).Add(wall), Elapsed: elapsed, Boot: m.boot,
 	}
 }
 
@@ -137,12 +141,16 @@ func (m *member) turn(rollout int) {
 	case errors.Is(err, errCrash):
 		m.story(m, "the agent dies in the middle of a turn")
 		m.crash(m.between(time.Second, 30*time.Second))
+		if m.strikes(m.params.Wrecked) {
+			m.loseStore()
+		}
 		m.wake(rollout, m.down-m.now)
 		return
 	case err != nil:
 		m.wake(rollout, m.between(time.Second, 10*time.Second))
 		return
 	}
+	m.reported(&report)
 	next := m.params.Interval
 	if report.Next > 0 {
 		next = min(next, report.Next)
@@ -156,32 +164,45 @@ func (m *member) crash(away time.Duration) {
 	m.outbox = nil
 	m.epoch, m.seq = m.epoch+1, 0
 	for name, held := range m.late {
-		m.kept[name] = *held
 		b, _ := json.Marshal(held)
 		m.api[name] = b
 		delete(m.late, name)
 	}
+	m.reread()
 	m.count("crash")
+	if m.strikes(m.params.Torn) {
+		m.tear()
+	}
+}
+
+// reread the promises as an agent does that begins: from their JSON.
+func (m *member) reread() {
+	for name, b := range m.api {
+		var read turn.Promise
+		if err := json.Unmarshal(b, &read); err != nil {
+			m.violate(m, "a promise cannot be read back: %v", err)
+		}
+		m.kept[name] = read
+	}
 }
 
 // tell everyone of something said here.
-func (m *member) tell(page int) {
-	if !m.heard.add(page) {
-		return
-	}
-	m.news(page)
-	m.forward(page)
+func (m *member) tell(p page) {
+	m.hear([]page{p})
 }
 
 // news wakes whom it concerns.
-func (m *member) news(page int) {
+func (m *member) news(p page) {
 	if m.params.play != nil && m.params.play.idle(m) {
 		return
 	}
-	if about := m.book.about[page]; about >= 0 {
+	if m.book.idle[p] && !m.params.Eager && m.book.records[p].Writer != m.Self.ID {
+		return
+	}
+	if about := m.book.about[p]; about >= 0 {
 		m.wake(about, turnGap)
 	}
-	if m.book.records[page].Kind == fleet.KindProof {
+	if m.book.records[p].Kind == fleet.KindProof {
 		for i := range m.rollouts {
 			m.wake(i, turnGap)
 		}
@@ -210,8 +231,19 @@ func (p promises) Load(_ context.Context, name fleet.RolloutName) (turn.Promise,
 	if !ok {
 		return turn.Promise{Rollout: name}, nil
 	}
-	promise.Said = slices.Clone(promise.Said)
-	return promise, nil
+	return duplicate(promise), nil
+}
+
+// duplicate a promise, so that nobody changes the other one's.
+func duplicate(p turn.Promise) turn.Promise {
+	p.Said, p.Plans = slices.Clone(p.Said), slices.Clone(p.Plans)
+	for _, i := range []**turn.Installed{&p.Installed, &p.LastGood} {
+		if *i != nil {
+			copied := **i
+			*i = &copied
+		}
+	}
+	return p
 }
 
 // Save is in turn.Promises: it fails before, or after, or the process dies before or after.
@@ -227,15 +259,11 @@ func (p promises) Save(_ context.Context, promise turn.Promise) error {
 		p.count("api write failed")
 		return errAPI
 	}
-	var read turn.Promise
-	if err := json.Unmarshal(b, &read); err != nil {
-		return err
-	}
 	if p.bug.lateWrites && p.late[promise.Rollout] == nil {
 		held := p.kept[promise.Rollout]
 		p.late[promise.Rollout] = &held
 	}
-	p.api[promise.Rollout], p.kept[promise.Rollout] = b, read
+	p.api[promise.Rollout], p.kept[promise.Rollout] = b, duplicate(promise)
 	p.bound(p.member, &promise)
 	switch {
 	case p.crashes(afterPromise):
@@ -310,10 +338,31 @@ func (c cluster) Health(_ context.Context, name fleet.RolloutName, _ string) (de
 // heads is git as this member sees it.
 type heads struct{ *member }
 
-// payload of every revision: the engine is asked for, and not run.
-//
-//go:embed app
-var payload embed.FS
+// folder is the payload of every revision: the engine is asked for, and not run.
+type folder struct{}
+
+var payload folder
+
+// Open is in fs.FS.
+func (folder) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// Stat is in fs.StatFS: there is the folder "app", and nothing in it.
+func (f folder) Stat(name string) (fs.FileInfo, error) {
+	if name == "." || name == "app" {
+		return f, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+// The folder as fs.FileInfo.
+func (folder) Name() string       { return "app" }
+func (folder) Size() int64        { return 0 }
+func (folder) Mode() fs.FileMode  { return fs.ModeDir | 0o755 }
+func (folder) ModTime() time.Time { return time.Time{} }
+func (folder) IsDir() bool        { return true }
+func (folder) Sys() any           { return nil }
 
 // Latest is in turn.Heads.
 func (h heads) Latest(_ context.Context, src source.Origin, _ turn.Settings) (source.Snapshot, time.Duration, error) {

@@ -5,8 +5,6 @@ package sim
 import (
 	"slices"
 	"time"
-
-	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
 // degree is how many members each one gossips with, as the mesh does.
@@ -19,12 +17,16 @@ type network struct {
 	cut func(i, j int) bool
 	// epoch goes up with each partition and each healing, so that an old healing ends no new partition.
 	epoch int
+	// latest arrival of what one member sends to another.
+	latest map[[2]int]time.Duration
+	// sent is how many bytes of records went out, however many arrived.
+	sent uint64
 }
 
 // wire the members: each knows a few others, and the graph is connected by a ring.
 func (n *network) wire(w *World) {
 	size := len(w.members)
-	n.near = make([][]int, size)
+	n.near, n.latest = make([][]int, size), map[[2]int]time.Duration{}
 	link := func(i, j int) {
 		if i != j && !slices.Contains(n.near[i], j) {
 			n.near[i], n.near[j] = append(n.near[i], j), append(n.near[j], i)
@@ -41,7 +43,8 @@ func (n *network) wire(w *World) {
 func (n *network) reaches(i, j int) bool { return n.cut == nil || !n.cut(i, j) }
 
 // send something to another member, which gets it some time later, or never, or twice.
-func (m *member) send(j int, arrive func(*member)) {
+func (m *member) send(j, size int, arrive func(*member)) {
+	m.network.sent += uint64(size)
 	if !m.network.reaches(m.index, j) {
 		m.count("message cut off")
 		return
@@ -62,6 +65,12 @@ func (m *member) send(j int, arrive func(*member)) {
 			m.count("message late")
 			delay += m.between(0, m.params.LateBy)
 		}
+		link := [2]int{m.index, j}
+		if at := m.now + delay; at < m.network.latest[link] {
+			m.count("message overtaken")
+		} else {
+			m.network.latest[link] = at
+		}
 		m.after(delay, func() {
 			if to.down <= to.now && to.paused <= to.now {
 				arrive(to)
@@ -70,10 +79,9 @@ func (m *member) send(j int, arrive func(*member)) {
 	}
 }
 
-// forward news to the neighbours, a little later, several at a time.
-func (m *member) forward(pages ...int) {
-	m.outbox = append(m.outbox, pages...)
-	if m.flushing {
+// forward what is in the outbox to the neighbours, a little later, several records at a time.
+func (m *member) forward() {
+	if m.flushing || len(m.outbox) == 0 {
 		return
 	}
 	m.flushing = true
@@ -84,24 +92,22 @@ func (m *member) forward(pages ...int) {
 		if len(batch) == 0 || m.down > m.now {
 			return
 		}
+		size := m.book.size(batch)
 		for _, j := range m.network.near[m.index] {
-			m.send(j, func(to *member) { to.hear(batch) })
+			m.send(j, size, func(to *member) { to.hear(batch) })
 		}
 	})
 }
 
 // hear a batch and pass on what is news.
-func (m *member) hear(batch []int) {
-	var news []int
-	for _, page := range batch {
-		if m.heard.add(page) {
-			news = append(news, page)
-			m.news(page)
+func (m *member) hear(batch []page) {
+	for _, p := range batch {
+		if m.heard.add(p) {
+			m.outbox = append(m.outbox, p)
+			m.news(p)
 		}
 	}
-	if len(news) > 0 {
-		m.forward(news...)
-	}
+	m.forward()
 }
 
 // beat compares with a neighbour, and reconciles where they differ. Lost gossip ends here.
@@ -127,6 +133,7 @@ func (m *member) beat() {
 			return
 		}
 		wanted, offered := m.heard.missing(&other.heard), other.heard.missing(&m.heard)
+		m.network.sent += uint64(m.book.size(wanted) + m.book.size(offered))
 		m.hear(wanted)
 		other.hear(offered)
 	})
@@ -191,9 +198,7 @@ func (w *World) plan() {
 	sometime(w.params.Losses, func() {
 		m := anyone()
 		m.crash(w.between(time.Second, time.Minute))
-		m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
-		w.count("store lost")
-		w.story(m, "the store is lost")
+		m.loseStore()
 	})
 	sometime(w.params.Jumps, func() {
 		m := anyone()
@@ -205,7 +210,14 @@ func (w *World) plan() {
 		w.count("frozen mirror")
 	})
 	sometime(w.params.Stops, w.stop)
-	sometime(w.params.Proofs, func() { w.prove(anyone(), anyone()) })
+	sometime(w.params.Proofs, func() {
+		against, by := anyone(), anyone()
+		if against != by {
+			w.proofAgainst(against)
+			w.prove(against, by)
+		}
+	})
+	sometime(w.params.Replays, func() { anyone().replay() })
 	for range w.params.Reseals {
 		i, at := w.rand.IntN(len(w.rollouts)), w.between(time.Second, w.params.Storm)
 		w.after(at, func() { w.churn(i) })
@@ -215,9 +227,10 @@ func (w *World) plan() {
 // churn: members come and go, or the spec changes.
 func (w *World) churn(i int) {
 	r := w.rollouts[i]
-	before := r.spec
+	before, sealedBefore := r.spec, r.seals[len(r.seals)-1].rollout.Targets
 	targets := w.targets()
 	if w.rand.IntN(2) == 0 {
+		w.rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
 		targets = targets[:max(1, len(targets)-1-w.rand.IntN(3))]
 		w.count("membership changes")
 	} else {
@@ -231,6 +244,7 @@ func (w *World) churn(i int) {
 		r.spec = before // a spec that does not compile is never committed
 		return
 	}
+	w.roster(r, sealedBefore, targets)
 	w.story(nil, "seal %d of %s for %d members", len(r.seals), r.name.Name, len(targets))
 	for _, m := range w.members {
 		m.wake(i, m.lag+w.between(0, look))

@@ -7,4 +7,5 @@ package sim
 const (
 	seeds     = 1000
 	bugsApart = 1
+	few       = false
 )

@@ -27,6 +27,9 @@ type Params struct {
 	LateBy             time.Duration
 	// Coalesce is how long what is said waits for more; Beat how often two neighbours compare what they hold.
 	Coalesce, Beat time.Duration
+	// Eager members take a turn at all news, as the agent does; the others not at those that no rule reads, such as
+	// that another member started.
+	Eager bool
 	// Partitions in the storm, each of a random form.
 	Partitions int
 
@@ -34,6 +37,9 @@ type Params struct {
 	Crash           float64
 	Crashes, Pauses int
 	Losses          int
+	// Torn is how often a crash damages records of the store, Wrecked how often a crash in the middle of a turn takes
+	// the whole store. StoreFails at each record.
+	Torn, Wrecked, StoreFails float64
 	// APIFails and ApplyFails at each call, Ineligible at each check before a start.
 	APIFails, ApplyFails, Ineligible float64
 	// Drift of clocks, to either side; Jumps of the wall clock by up to a year.
@@ -49,8 +55,8 @@ type Params struct {
 	Strategy *v1alpha1.Strategy
 	// Stops given in the storm, Reseals: the roster or the spec changes.
 	Stops, Reseals int
-	// Proofs that a member said two things in one position.
-	Proofs int
+	// Proofs that a member said two things in one position. Replays: members that send old records again and again.
+	Proofs, Replays int
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
@@ -59,7 +65,7 @@ func calm(clusters int) Params {
 		Clusters: clusters, Rollouts: 1, Releases: 1, Zones: 1,
 		Storm: time.Minute, Calm: 6 * time.Hour, Interval: 10 * time.Minute,
 		OneWay: 25 * time.Millisecond, Jitter: 2500 * time.Microsecond, Loss: 0.01,
-		Coalesce: 50 * time.Millisecond, Beat: 5 * time.Second,
+		Coalesce: 50 * time.Millisecond, Beat: 5 * time.Second, Eager: true,
 	}
 }
 
@@ -91,5 +97,7 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Forked, p.Frozen = some(0.2), some(0.2)
 	p.Stops, p.Reseals = times(4), times(2)
 	p.Proofs = times(2)
+	p.Torn, p.Wrecked, p.StoreFails, p.Replays = some(1), some(0.5), some(0.05), times(2)
+	p.Eager = r.IntN(2) == 0
 	return p
 }

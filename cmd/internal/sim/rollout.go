@@ -119,11 +119,11 @@ func (w *World) reseal(i int, at time.Duration, targets []fleet.Member) error {
 func (w *World) compileAll(i int, s sequencer.Sealed) error {
 	for _, c := range w.rollouts[i].commits {
 		for _, rev := range []fleet.Revision{c.revision, c.sibling} {
-			plan, err := w.compiled.Compile(s, rev)
+			plan, err := w.compiled.Compile(s, sequencer.Release{Seal: s.Digest(), Term: s.Term, Number: s.Number, Revision: rev})
 			if err != nil {
 				return err
 			}
-			w.book.plans[plan.Digest] = i
+			w.book.plans[plan.Digest] = &milestones{plan: plan.Digest, rollout: i}
 			w.plans[plan.Digest] = newTruth(i, plan)
 			for id := range w.book.proofs { // a plan of later still has them as targets
 				t := w.plans[plan.Digest]

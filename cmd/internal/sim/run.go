@@ -23,20 +23,33 @@ type Result struct {
 	Faults map[string]int `json:"faults"`
 	// RolloutSeconds from the last commit, or from the beginning where there is one, to the last word said of it.
 	RolloutSeconds float64 `json:"rolloutSeconds"`
+	// RestartSeconds until an agent that began again was current; only of the scenario that restarts one.
+	RestartSeconds float64 `json:"restartSeconds,omitempty"`
 	// Seen counts what makes the rules worth asking.
 	Seen map[string]int `json:"seen"`
 	// Turns of the production agent, and Records said.
 	Turns   int `json:"turns"`
 	Records int `json:"records"`
+	// FactBytes is the size of all records as they travel, signatures included: what a member that has heard
+	// everything holds. SentBytes is what a member sent to others, the mean of all; with some sent in vain.
+	FactBytes int `json:"factBytes"`
+	SentBytes int `json:"sentBytes"`
 	// Story line by line, where it was asked for.
 	Story []string `json:"story,omitempty"`
 }
 
 func (w *World) result(scenario string, seed uint64) Result {
+	w.coalesced()
+	facts := 0
+	for _, size := range w.book.sizes {
+		facts += int(size)
+	}
 	return Result{
+		RestartSeconds: w.restarted.Seconds(),
+		FactBytes:      facts, SentBytes: int(w.network.sent / uint64(len(w.members))),
 		Scenario: scenario, Clusters: len(w.members), Seed: seed, VirtualSeconds: w.now.Seconds(), Violations: append([]string{}, w.violations...),
 		RolloutSeconds: (w.lastWord - w.rollouts[0].commits[len(w.rollouts[0].commits)-1].at).Seconds(),
-		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records), Story: w.lines,
+		Faults:         w.faults, Seen: w.seen, Turns: w.turns, Records: len(w.book.records) - 1, Story: w.lines,
 	}
 }
 

@@ -37,6 +37,19 @@ var Scenarios = []Scenario{
 		Clusters: 1000, params: func(_ *rand.Rand, clusters int) Params { return kubefleet(clusters, 100) },
 	},
 	{
+		Name: "select", About: "100 of the clusters selected and delivered to at once, no stages, no-op payload",
+		Clusters: 1000, params: func(_ *rand.Rand, clusters int) Params {
+			p := kubefleet(clusters, 1)
+			p.Strategy = &v1alpha1.Strategy{Type: "AllAtOnce", Pacing: v1alpha1.Pacing{MinReadyTime: seconds(0), Soak: seconds(0)}}
+			return p
+		},
+	},
+	{
+		Name: "restart", About: "as kubefleet, and the agent of a cluster in it is killed at the commit and begins again half a minute later",
+		Clusters: 1000, params: func(_ *rand.Rand, clusters int) Params { return kubefleet(clusters, 1) },
+		also: func(w *World) { w.after(w.rollouts[0].commits[0].at, w.restart) },
+	},
+	{
 		Name: "cut-the-cable", About: "the network is cut in two in the middle of a rollout, and heals ten minutes later",
 		Clusters: 30, params: func(_ *rand.Rand, clusters int) Params {
 			p := calm(clusters)
@@ -48,6 +61,39 @@ var Scenarios = []Scenario{
 			w.after(second+w.between(0, time.Minute), func() { w.partition(10 * time.Minute) })
 		},
 	},
+}
+
+// restart a member of the rollout's last stage, and wait until it is where the others are: it has heard all that was
+// said by anyone when it began again, and its own cluster runs the release.
+func (w *World) restart() {
+	plan := w.plansWith(0, w.rollouts[0].commits[0].revision)[0].plan
+	last := plan.Stages[len(plan.Stages)-1].Members
+	m := w.members[w.book.members[last[w.rand.IntN(len(last))].ID]]
+	const away = 30 * time.Second
+	m.crash(away)
+	began := w.now + away
+	said := 0 // pages that there were when it began again
+	var look func()
+	look = func() {
+		if m.down > w.now {
+			w.after(m.down-w.now, look)
+			return
+		}
+		if said == 0 {
+			said = len(w.book.records)
+		}
+		current := m.running[0].revision == plan.Release.Revision
+		for i := 1; i < said && current; i++ {
+			current = m.heard.has(page(i))
+		}
+		if !current {
+			w.after(50*time.Millisecond, look)
+			return
+		}
+		w.restarted = w.now - began
+		w.story(m, "is current again %s after its agent began", w.restarted)
+	}
+	look()
 }
 
 // kubefleet is the run that KubeFleet published figures of.

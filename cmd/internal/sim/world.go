@@ -39,6 +39,8 @@ type World struct {
 	stormy  bool
 	// lastWord is when something was last bound: where a rollout ended.
 	lastWord time.Duration
+	// restarted is how long an agent took to be current again; zero where none was waited for.
+	restarted time.Duration
 }
 
 // crash points: each is where something is kept or told.
@@ -54,11 +56,11 @@ const (
 
 func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	w := &World{
-		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(), sources: map[string]int{},
+		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(p.Clusters), sources: map[string]int{},
 		plans: map[fleet.Digest]*truth{}, faults: map[string]int{}, seen: map[string]int{}, stormy: true,
 		rollouts: make([]*rollout, p.Rollouts),
 	}
-	w.book.commands = make([][]int, p.Rollouts)
+	w.book.commands = make([][]command, p.Rollouts)
 	for i := range p.Clusters {
 		w.members = append(w.members, w.newMember(i))
 	}

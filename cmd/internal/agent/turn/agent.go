@@ -165,6 +165,8 @@ type turn struct {
 	latest source.Snapshot
 	plan   *sequencer.Plan
 	report Report
+	// asked is the digest of the seal that is asked for: hashed once a turn.
+	asked fleet.Digest
 	// duplicate: two agents use this member's key. Neither starts anything, or says that it succeeded without.
 	duplicate bool
 }
@@ -218,6 +220,7 @@ func (t *turn) seal(ctx context.Context) error {
 	switch {
 	case ok:
 		t.report.Rollout, t.report.Unmatched = rollout, specialize.Unmatched(rollout.Spec.Specialize, rollout.Targets)
+		t.asked = rollout.Digest()
 		if ended {
 			return errTurnOver
 		}
@@ -254,7 +257,7 @@ func (t *turn) accept(ctx context.Context) error {
 	if revision == "" {
 		return t.nothingYet(ctx)
 	}
-	candidate := sequencer.Release{Seal: rollout.Digest(), Term: rollout.Term, Number: rollout.Number, Revision: revision}
+	candidate := sequencer.Release{Seal: t.asked, Term: rollout.Term, Number: rollout.Number, Revision: revision}
 	accepted := t.promise.Accepted
 	if t.promise.Author != "" && t.promise.Author != rollout.Author {
 		if t.promise.Author == fleet.AuthorGit && !t.Rollouts.Gone(t.name) {
@@ -341,11 +344,11 @@ func (t *turn) nothingYet(ctx context.Context) error {
 // (it lies below it); then there is nothing to decide, and what runs is healed.
 func (t *turn) compile(ctx context.Context) error {
 	rollout := t.report.Rollout
-	if rollout.Digest() != t.promise.Accepted.Seal {
+	if t.asked != t.promise.Accepted.Seal {
 		t.heal(ctx)
 		return errTurnOver
 	}
-	plan, err := t.Plans.Compile(rollout.Sealed, t.promise.Accepted.Revision)
+	plan, err := t.Plans.Compile(rollout.Sealed, t.promise.Accepted)
 	if err != nil {
 		t.trouble(v1alpha1.ConditionSealed, err)
 		t.heal(ctx)
@@ -421,10 +424,10 @@ func readerOf(name fleet.RolloutName, d v1alpha1.Delivery) source.Reader {
 
 // AccountOf a delivery, as which everything of the rollout is read and written.
 func AccountOf(d v1alpha1.Delivery) string {
-	return withDefaults(d).ServiceAccountName
+	return d.Account()
 }
 
 // withDefaults is the delivery with what counts where nothing is written.
 func withDefaults(d v1alpha1.Delivery) v1alpha1.Delivery {
-	return (&v1alpha1.FleetRolloutSpec{Delivery: d}).WithDefaults("").Delivery
+	return *d.WithDefaults()
 }

@@ -19,18 +19,18 @@ type Plans struct {
 	held map[fleet.Digest]*sequencer.Plan
 }
 
-// Compile is sequencer.Compile, once for each release.
-func (p *Plans) Compile(s sequencer.Sealed, revision fleet.Revision) (*sequencer.Plan, error) {
+// Compile is sequencer.Compile, once for each release. The release is one of the seal.
+func (p *Plans) Compile(s sequencer.Sealed, r sequencer.Release) (*sequencer.Plan, error) {
 	if p == nil {
-		return sequencer.Compile(s, revision)
+		return sequencer.Compile(s, r.Revision)
 	}
-	key := sequencer.Release{Seal: s.Digest(), Term: s.Term, Number: s.Number, Revision: revision}.Plan()
+	key := r.Plan()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if plan := p.held[key]; plan != nil {
 		return plan, nil
 	}
-	plan, err := sequencer.Compile(s, revision)
+	plan, err := sequencer.Compile(s, r.Revision)
 	if err != nil {
 		return nil, err
 	}

@@ -125,10 +125,10 @@ func (t *turn) render(ctx context.Context, installed *Installed) (specialize.Man
 // gather everything that the manifest depends on.
 func (t *turn) gather(ctx context.Context, installed *Installed) (RenderRequest, error) {
 	origin := OriginOf(t.name, installed.Source, installed.Delivery)
-	snap := t.latest
+	files, snap := origin.Files(), t.latest
 	began := t.Clock().Elapsed
 	defer func() { t.report.Took.Fetch += t.Clock().Elapsed - began }()
-	if snap.Files == nil || snap.Revision != installed.Release.Revision || t.origin().Files() != origin.Files() {
+	if snap.Files == nil || snap.Revision != installed.Release.Revision || t.origin().Files() != files {
 		var err error
 		if snap, err = t.Heads.At(ctx, origin, installed.Release.Revision); err != nil {
 			return RenderRequest{}, err
@@ -139,7 +139,7 @@ func (t *turn) gather(ctx context.Context, installed *Installed) (RenderRequest,
 		member = t.Self // written by a version that did not note it
 	}
 	request := RenderRequest{
-		Source: origin.Files(), Revision: installed.Release.Revision,
+		Source: files, Revision: installed.Release.Revision,
 		Input: specialize.Input{Files: snap.Files, Path: installed.Path, Spec: installed.Specialize, Member: member, Rollout: t.name},
 	}
 	return request, t.addCluster(ctx, &request, readerOf(t.name, installed.Delivery))
