@@ -93,6 +93,9 @@ func (w *World) newMember(i int) *member {
 		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
+	if p := w.params.play; p != nil {
+		self = p.Fleet[i]
+	}
 	w.book.members[self.ID] = i
 	m.Agent = &turn.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
@@ -200,6 +203,9 @@ func (m *member) tell(p page) {
 // news wakes whom it concerns.
 func (m *member) news(p page) {
 	m.notice(p)
+	if m.params.play != nil && m.params.play.idle(m) {
+		return
+	}
 	if m.book.idle[p] && !m.params.Eager && m.book.records[p].Writer != m.Self.ID {
 		return
 	}

@@ -113,6 +113,9 @@ func (m *member) hear(batch []page) {
 
 // beat compares with a neighbour, and reconciles where they differ. Lost gossip ends here.
 func (m *member) beat() {
+	if m.params.play != nil && m.params.play.sleeps(m) {
+		return
+	}
 	m.after(m.params.Beat*3/4+m.between(0, m.params.Beat/2), m.beat)
 	if m.down > m.now || m.paused > m.now {
 		return

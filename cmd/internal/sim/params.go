@@ -17,6 +17,8 @@ type Params struct {
 	Storm, Calm time.Duration
 	// Interval between two looks at a source, and of healing.
 	Interval time.Duration
+	// play somebody's own rollout; nil draws one.
+	play *playing
 
 	// OneWay delay of a message with Jitter around it, Loss and Double in 0 to 1, Late is how often a message takes up
 	// to LateBy.

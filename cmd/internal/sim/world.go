@@ -170,6 +170,9 @@ func seconds(n int) *v1alpha1.Duration {
 
 // fate of a revision in a cluster.
 func (w *World) fate(m *member, rev fleet.Revision) running {
+	if w.params.play != nil {
+		return w.params.play.fate(m, rev)
+	}
 	takes := w.between(100*time.Millisecond, 10*time.Second)
 	if w.params.Instant {
 		takes = 0
