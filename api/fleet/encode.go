@@ -418,12 +418,24 @@ func CheckBody(r *Record) error {
 	case r.Kind == KindFloor:
 		_, err = DecodeFloor(r)
 	case r.Kind == KindRollup:
-		_, err = DecodeRollup(r)
+		var u Rollup
+		u, err = DecodeRollup(r)
+		err = checkSaid(err, u.Time)
 	case r.Kind == KindRegister && strings.HasPrefix(r.Key, statusPrefix):
-		_, err = DecodeStatus(r)
+		var s Status
+		s, err = DecodeStatus(r)
+		err = checkSaid(err, s.Time)
 	}
 	if errors.Is(err, ErrMalformed) {
 		return err
 	}
 	return nil
+}
+
+// checkSaid refuses a register that ends some days after it was said and does not say when that was: it would never end.
+func checkSaid(err error, time int64) error {
+	if err == nil && time <= 0 {
+		return fmt.Errorf("%w: said at %d, before anybody was there", ErrMalformed, time)
+	}
+	return err
 }
