@@ -61,6 +61,7 @@ func (n *Node) judge(b []byte) (r fleet.Record, v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			n.cfg.Log.Error(fmt.Errorf("panic: %v", p), "record refused", "writer", r.Writer, "kind", r.Kind, "key", r.Key)
+			n.undecodable(&r)
 			v = poisoned
 		}
 	}()

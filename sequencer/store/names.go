@@ -107,6 +107,18 @@ func readNames(tx *bbolt.Tx) (n names, damaged [][]byte, err error) {
 		}
 		return nil
 	})
+	if err != nil {
+		return n, nil, err
+	}
+	// What was set apart still says by its place whose it was. What an older schema set apart does not.
+	err = tx.Bucket(bucketQuarantine).ForEach(func(key, packed []byte) error {
+		for _, k := range numbersIn(key, packed) {
+			if n.held[k] != nil {
+				n.held[k].uses++
+			}
+		}
+		return nil
+	})
 	return n, damaged, err
 }
 
@@ -222,6 +234,15 @@ func (e *edit) delete(key []byte) error {
 		e.uses[k]--
 	}
 	e.changed = true
+	return e.records.Delete(key)
+}
+
+// setApart what does not read back. It goes on using the names in its place.
+func (e *edit) setApart(quarantine *bbolt.Bucket, key, packed []byte) error {
+	e.changed = true
+	if err := quarantine.Put(key, packed); err != nil {
+		return err
+	}
 	return e.records.Delete(key)
 }
 

@@ -134,14 +134,30 @@ func (l *loading) read(tx *bbolt.Tx, names *names) error {
 
 func (l *loading) tidy(tx *bbolt.Tx, e *edit) error {
 	for at, rest := range l.bad {
-		if err := tx.Bucket(bucketQuarantine).Put([]byte(at), rest); err != nil {
-			return err
-		}
-		if err := e.delete([]byte(at)); err != nil {
+		if err := e.setApart(tx.Bucket(bucketQuarantine), []byte(at), rest); err != nil {
 			return err
 		}
 	}
 	return e.drop(l.dropped)
+}
+
+// SetApart are the heads of records that did not read back, at this start or before, as far as their places can be read: writer,
+// kind and key.
+func (s *Store) SetApart() (heads []fleet.Record, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketQuarantine).ForEach(func(at, _ []byte) error {
+			if p, ok := readPlace(at, s.names.name); ok {
+				heads = append(heads, fleet.Record{Writer: p.writer.writer, Kind: p.kind, Key: p.key})
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading what was set apart: %w", err)
+	}
+	return heads, nil
 }
 
 // errUnchanged ends a transaction that has nothing to write, which spares its fsync.
