@@ -216,11 +216,15 @@ func (c *check) contents(tx *bbolt.Tx) error {
 	}{
 		{bucketRecords, func(at, value []byte) {
 			r, err := decode(at, value)
-			c.record(at, &r, err)
+			c.record(fmt.Sprintf("record at %x", at), &r, err)
 		}},
 		{bucketPacked, func(at, rest []byte) {
+			where := fmt.Sprintf("record at %x", at)
+			if p, ok := readPlace(at, c.names.name); ok {
+				where = fmt.Sprintf("%s %q of %s", p.kind, p.key, p.writer.writer)
+			}
 			r, err := unpack(at, rest, c.names.name)
-			c.record(at, &r, err)
+			c.record(where, &r, err)
 		}},
 		{bucketBlobs, c.blob},
 		{bucketMeta, c.meta},
@@ -259,12 +263,13 @@ func (c *check) readNames(tx *bbolt.Tx) (err error) {
 	return nil
 }
 
-func (c *check) record(at []byte, r *fleet.Record, err error) {
+// record that lies somewhere, or why it cannot be read.
+func (c *check) record(where string, r *fleet.Record, err error) {
 	if err != nil {
-		c.find(err.Error(), fmt.Sprintf("record at %x", at), doRecord)
+		c.find(err.Error(), where, doRecord)
 		return
 	}
-	where := fmt.Sprintf("%s %q of %s, at %d.%d", r.Kind, r.Key, r.Writer, r.Epoch, r.Seq)
+	where = fmt.Sprintf("%s %q of %s, at %d.%d", r.Kind, r.Key, r.Writer, r.Epoch, r.Seq)
 	of := c.of
 	if of.IsZero() {
 		of = r.Fleet

@@ -227,7 +227,8 @@ func TestUnsignedIsNotStored(t *testing.T) {
 	}
 }
 
-// TestWhatHasNoPlaceLeavesTheDisk: retired by a floor, and over the quota.
+// TestWhatHasNoPlaceLeavesTheDisk: retired by a floor, over the quota, and a register that ends and does not say when it
+// was said.
 func TestWhatHasNoPlaceLeavesTheDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s, err := Open(path)
@@ -244,6 +245,9 @@ func TestWhatHasNoPlaceLeavesTheDisk(t *testing.T) {
 	for i := range fleet.Kind(77).Quota() + 5 {
 		records = append(records, record(77, fmt.Sprintf("%06d", i), 5000+i))
 	}
+	ended := record(fleet.KindRegister, fleet.StatusKey(fleet.RolloutName{Namespace: "shop", Name: "web"}), 8000)
+	ended.Body = []byte(`{"rollout":{"namespace":"shop","name":"web"},"phase":"Ready","time":0}`) // an older version let it in
+	records = append(records, ended)
 	floor := record(fleet.KindFloor, fleet.FloorKey(fleet.KindCommand), 9000)
 	floor.Body = fleet.Floor{Kind: fleet.KindCommand, Epoch: 1, Seq: 11}.Encode()
 	noError(t, s.Put(append(records, floor)...))
