@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -159,10 +160,9 @@ func (n *Node) Held(look func([]fleet.Record)) {
 		}
 	}
 	n.setMu.RUnlock()
-	var unread []Withheld
-	for _, w := range n.unread {
-		unread = append(unread, w)
-	}
+	n.showMu.Lock()
+	unread := slices.Collect(maps.Values(n.unread))
+	n.showMu.Unlock()
 	n.withhold(unread, nil)
 	for i := range alone {
 		n.reveal(alone[i:i+1], look)
