@@ -66,12 +66,15 @@ type Node struct {
 	blobsMu sync.Mutex
 	unnamed map[fleet.Digest]bool
 
-	// showMu is held while a consumer looks at records. It guards quarantined and suspects after New.
+	// showMu is held while a consumer looks at records. It guards what stands below it up to undecoded after New.
 	showMu      sync.Mutex
 	quarantined map[fleet.Digest]bool
 	suspects    []fleet.Digest
+	// unread did not read back from disk and have not come again; undecoded are commands refused because a decoder panicked.
+	unread    map[placed]Withheld
+	undecoded map[fleet.Digest]bool
 
-	fresh   queue[change]       // for OnNews and OnDropped
+	fresh   queue[change]       // for OnNews, OnDropped and OnWithheld
 	outbox  queue[fleet.Record] // for gossip
 	stated  queue[*statement]   // by Publish and Adopt, to be written
 	life    lives
@@ -131,7 +134,7 @@ func New(cfg Config) (*Node, error) {
 	n.counts.quarantined.Store(uint64(quarantined))
 	n.set = set
 	n.divide(n.set)
-	if err := errors.Join(n.beginEpoch(), n.newBook(), n.beginSuspects()); err != nil {
+	if err := errors.Join(n.beginEpoch(), n.newBook(), n.beginSuspects(), n.beginUnread()); err != nil {
 		return nil, err
 	}
 	n.age()
