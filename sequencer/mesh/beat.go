@@ -48,8 +48,9 @@ const (
 const (
 	// linksWithOne member: both may open one at the same time, and two agents may have its key.
 	linksWithOne = 4
-	// beatsAtOnce on one stream, and as many in a beat: an honest neighbour sends three when it is worried.
-	beatsAtOnce = 16
+	// beatsAtOnce on one stream, and as many in a beat: an honest neighbour sends six when it is worried, and they may
+	// come together when the line is back.
+	beatsAtOnce = 32
 )
 
 // short is the first half of a root. Who makes two records whose roots begin alike has only put a
