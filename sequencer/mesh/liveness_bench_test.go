@@ -120,6 +120,8 @@ type model struct {
 	// doubts are those that stand, of the living; noticedAt is when one of the vanished was doubted first.
 	doubts    map[[2]int]bool
 	noticedAt map[[2]int]moment
+	// notices are the last ones about each member.
+	notices map[fleet.MemberID]*fleet.Notice
 }
 
 type modelled struct {
@@ -129,6 +131,7 @@ type modelled struct {
 	neighbours []*wireEnd // that it beats with
 	ends       []*wireEnd // that it ever had
 	beatAt     moment     // of the last heartbeat
+	ticks      int
 	said       uint64
 	index      map[fleet.MemberID]int
 }
@@ -188,6 +191,7 @@ func (e *events) pop() event {
 func newModel(size, degree int, loss float64) *model {
 	m := &model{
 		loss: loss, random: rand.New(rand.NewPCG(1, 2)), doubts: map[[2]int]bool{}, noticedAt: map[[2]int]moment{},
+		notices: map[fleet.MemberID]*fleet.Notice{},
 	}
 	index := make(map[fleet.MemberID]int, size)
 	for i := range size {
@@ -283,7 +287,7 @@ func (m *model) beats(e *wireEnd, timer int) {
 
 func (m *model) sends(e *wireEnd, asks bool) {
 	e.sent = m.now
-	counter := uint64(m.now.Milliseconds()) + 1
+	counter, doubts := uint64(m.now.Milliseconds())+1, m.members[e.from].doubtSum()
 	m.travels(func() {
 		self, end := m.members[e.to], e.other
 		if self.gone {
@@ -291,7 +295,7 @@ func (m *model) sends(e *wireEnd, asks bool) {
 		}
 		m.beatBytes += beatSize + 60 + 31 // half the exchanges' packets need an acknowledgement of their own
 		end.heardAt = m.now
-		self.beat(m.members[e.from].id, beat{life: lifeID{1}, asks: asks, counter: counter}, true, m.now)
+		self.beat(m.members[e.from].id, beat{life: lifeID{1}, asks: asks, counter: counter, doubts: doubts}, true, m.now)
 		if len(m.doubts) > 0 {
 			delete(m.doubts, [2]int{e.to, e.from})
 		}
@@ -322,9 +326,36 @@ func (m *model) ticks(i int) {
 		n := &fleet.Notice{
 			Writer: self.id, Life: lifeID{1}, Counter: self.said, About: lost.about, AboutLife: lost.last.value, AboutCounter: lost.last.counter,
 		}
+		m.notices[lost.about] = n
 		m.gossip(i, 195, func(to int) bool { return m.hearsNotice(to, n) })
 	}
+	if self.ticks++; self.ticks%int(lan.beat/lan.tick()) == 0 {
+		for _, id := range self.disagreeing(m.now) {
+			m.asks(i, self.index[id])
+		}
+	}
 	m.events.push(event{at: m.now + lan.tick(), n: i})
+}
+
+// asks a neighbour for the notices that it heard and this member did not. The neighbour may be gone by now.
+func (m *model) asks(i, of int) {
+	self, other := m.members[i], m.members[of]
+	m.travels(func() {
+		if other.gone {
+			return
+		}
+		for id, l := range other.of {
+			if n := m.notices[id]; l.doubted && n != nil && !self.get(id).doubted {
+				m.travels(func() {
+					m.gossipBytes += 195 + 60
+					if !self.gone && self.noticeByHearsay(n, m.now) {
+						m.noteDoubt(i, id)
+						m.gossip(i, 195, func(to int) bool { return m.hearsNotice(to, n) })
+					}
+				})
+			}
+		}
+	})
 }
 
 // beatSize is that of an idle beat, with its length before it.

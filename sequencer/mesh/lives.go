@@ -73,12 +73,24 @@ type lives struct {
 	// listen: after it was stopped, and after it heard nobody, the silence of others begins anew. "I was slow" must
 	// never become "you are dead".
 	ticked, newsAt, woke moment
+	// doubts is the sum of the marks of those that are doubted: neighbours with another one heard other notices.
+	doubts uint32
 }
 
 // life of one key.
 type life struct {
 	heard           bool
 	heardAt, beatAt moment
+	// told: nothing of it was heard, and a neighbour gave a heartbeat of it, which it had heard at toldAt at the latest.
+	told   bool
+	toldAt moment
+	// mark stands for the member in doubts. signed is its last heartbeat, notice the one for which it is doubted, if there
+	// was any: for neighbours that heard neither.
+	mark           uint32
+	signed, notice []byte
+	// near is what the member shows of its own doubts, nearAt since when it is not what we show; 0 while it is the same.
+	near   uint32
+	nearAt moment
 	// neighbour: beats came of it since it was lost.
 	neighbour bool
 	doubted   bool
@@ -87,8 +99,8 @@ type life struct {
 	tellAt moment
 	// noticed is the highest that a notice about it named.
 	noticed nonce
-	// told are the notices that it wrote, by its lives.
-	told    []saying
+	// wrote are the notices that it wrote, by its lives.
+	wrote   []saying
 	telling bucket
 
 	// shown are the roots it showed last, full its whole root where it was in that; differsAt is since when they are
@@ -162,6 +174,7 @@ func (l *lives) keep(roster Roster) {
 	defer l.mu.Unlock()
 	for id := range l.of {
 		if _, ok := roster.Member(id); !ok {
+			l.doubt(l.of[id], false)
 			delete(l.of, id)
 			delete(l.near, id)
 		}
@@ -171,10 +184,24 @@ func (l *lives) keep(roster Roster) {
 func (l *lives) get(id fleet.MemberID) *life {
 	m := l.of[id]
 	if m == nil {
-		m = &life{telling: l.pace.writerBucket()}
+		m = &life{telling: l.pace.writerBucket(), mark: uint32(markOf(string(id)))} //nolint:gosec // half of it will do
 		l.of[id] = m
 	}
 	return m
+}
+
+// doubt begins, or ends.
+func (l *lives) doubt(m *life, doubted bool) {
+	if m.doubted == doubted {
+		return
+	}
+	m.doubted = doubted
+	if doubted {
+		l.doubts += m.mark
+	} else {
+		l.doubts -= m.mark
+		m.notice = nil
+	}
 }
 
 // advances says whether a heartbeat is newer than what was heard of its life, and of a life that goes on: others are
@@ -294,8 +321,9 @@ func (l *lives) heartbeat(h *fleet.Heartbeat, s shown, same bool, now moment) bo
 		l.noteSwitch(m, n.value, now)
 	}
 	m.nonces, m.time = front(m.nonces, said), h.Time
+	m.signed = h.Encode()
 	if len(m.nonces) > 1 {
-		m.keepVoice(voice{n, now, h.Encode()})
+		m.keepVoice(voice{n, now, m.signed})
 	}
 	m.full = h.Root
 	m.show(s, same, now)
@@ -338,6 +366,11 @@ func (l *lives) beat(id fleet.MemberID, b beat, same bool, now moment) {
 	l.hear(id, m, now)
 	m.neighbour, m.beatAt = true, now
 	l.trust(id, m)
+	if m.near = b.doubts; m.near == l.doubts {
+		m.nearAt = 0
+	} else if m.nearAt == 0 {
+		m.nearAt = max(1, now)
+	}
 	l.near[id] = m
 }
 
@@ -375,7 +408,8 @@ func (l *lives) hear(id fleet.MemberID, m *life, now moment) {
 
 // trust ends every doubt about a member.
 func (l *lives) trust(id fleet.MemberID, m *life) {
-	m.doubted, m.tellAt = false, 0
+	l.doubt(m, false)
+	m.tellAt = 0
 	if !m.neighbour {
 		delete(l.near, id)
 	}
@@ -448,7 +482,7 @@ func (l *lives) tick(now moment, draw func(time.Duration) time.Duration) (due []
 		if m.tellAt == 0 || now < m.tellAt {
 			continue
 		}
-		m.doubted = true // here at once; the others hear it when it is this one's turn
+		l.doubt(m, true) // here at once; the others hear it when it is this one's turn
 		if !m.alreadyNoticed(m.lost, l.pace) {
 			if !l.own.has(now) || !l.all.take(now) {
 				continue
@@ -512,7 +546,7 @@ func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (first, within bool) {
 
 // teaches says that a notice was not heard before, and not what it says either. One about this member is to be answered.
 func (l *lives) teaches(n *fleet.Notice) bool {
-	if !fresh(l.get(n.Writer).told, n.Life, n.Counter) {
+	if !fresh(l.get(n.Writer).wrote, n.Life, n.Counter) {
 		return false
 	}
 	m := l.of[n.About]
@@ -537,18 +571,27 @@ func (l *lives) notice(n *fleet.Notice, now moment) (heard, pass bool) {
 	writer.telling.take(now)
 	l.all.spend(now)
 	pass = l.passing.take(now)
-	writer.told = remember(writer.told, n.Life, n.Counter)
+	l.takeNotice(n, now)
+	return true, pass
+}
+
+// takeNotice makes of one what is to be made of it.
+func (l *lives) takeNotice(n *fleet.Notice, now moment) {
+	writer := l.get(n.Writer)
+	writer.wrote = remember(writer.wrote, n.Life, n.Counter)
 	if n.About == l.self {
-		return true, pass
+		return
 	}
 	m, last := l.get(n.About), nonce{value: n.AboutLife, counter: n.AboutCounter}
 	last.counter = min(last.counter, l.credible(m, last.value, now))
 	better := l.knowsBetter(m, last, now)
-	m.doubted = m.doubted || !better
+	if !better {
+		l.doubt(m, true)
+		m.notice = n.Encode()
+	}
 	if !better || m.nonces[0].value == last.value {
 		m.note(last)
 	}
-	return true, pass
 }
 
 // credible is the highest counter that a notice may name: who writes one has heard nothing for lostAfter, and counters
@@ -578,6 +621,7 @@ func (l *lives) knowsBetter(m *life, last nonce, now moment) bool {
 	if m.neighbour && l.since(m.beatAt, now) < l.pace.lostAfter() {
 		return true
 	}
+	// What a neighbour told of it counts by its counter alone.
 	switch i := find(m.nonces, last.value); {
 	case i == 0:
 		return m.nonces[0].counter > last.counter+l.pace.later()
@@ -591,6 +635,7 @@ func (l *lives) knowsBetter(m *life, last nonce, now moment) bool {
 type standing struct {
 	presence  Presence
 	heard     bool
+	hearsay   bool
 	silence   time.Duration
 	duplicate bool
 	shown     shown
@@ -608,12 +653,12 @@ func (l *lives) standing(id fleet.MemberID, interval time.Duration, now moment) 
 		m = &life{}
 	}
 	s := standing{
-		heard: m.heard, silence: now, shown: m.shown, root: m.full, seen: len(m.nonces) > 0, differsAt: now,
+		heard: m.heard || m.told, hearsay: m.told && !m.heard, silence: now, shown: m.shown, root: m.full, seen: len(m.nonces) > 0, differsAt: now,
 		duplicate: m.switches >= switchesToTell && now-m.switchedAt <= l.window,
 		presence:  l.judge(m, interval, now),
 	}
-	if m.heard {
-		s.silence = now - m.heardAt
+	if s.heard {
+		s.silence = now - m.lately()
 	}
 	if m.differs {
 		s.differsAt = m.differsAt
@@ -621,11 +666,23 @@ func (l *lives) standing(id fleet.MemberID, interval time.Duration, now moment) 
 	return s
 }
 
+// lately is when it was heard last, by somebody else where not here.
+func (m *life) lately() moment {
+	if m.heard {
+		return m.heardAt
+	}
+	return m.toldAt
+}
+
 func (l *lives) judge(m *life, interval time.Duration, now moment) Presence {
-	quiet := interval > 0 && l.since(m.heardAt, now) >= quietAfter*interval
+	silence := l.since(m.heardAt, now)
+	if m.told && !m.heard {
+		silence = now - m.toldAt
+	}
+	quiet := interval > 0 && silence >= quietAfter*interval
 	alone := l.since(l.newsAt, now) >= l.pace.lostAfter()
 	switch {
-	case alone && m.heard:
+	case alone && (m.heard || m.told):
 		return Quiet
 	case alone:
 		return Unheard
@@ -633,7 +690,7 @@ func (l *lives) judge(m *life, interval time.Duration, now moment) Presence {
 		return Doubted
 	case quiet:
 		return Quiet
-	case m.heard:
+	case m.heard || m.told:
 		return Heard
 	}
 	return Unheard

@@ -24,12 +24,15 @@ func (w *wire) tellLoss(ctx context.Context, lost loss, counter uint64) {
 		About: lost.about, AboutLife: lost.last.value, AboutCounter: lost.last.counter,
 	}
 	n.Sign(w.cfg.Key)
+	encoded := n.Encode()
+	w.life.keepNotice(lost.about, encoded)
 	w.counts.notices.Add(1)
 	name := heartbeatsTopic(w.cfg.Fleet, about.Zone)
-	w.publishTo(ctx, name, n.Encode())
+	w.publishTo(ctx, name, encoded)
 }
 
-func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
+// readNotice checks all but what it costs to check.
+func (n *Node) readNotice(b []byte) (fleet.Notice, verdict) {
 	if len(b) > fleet.MaxNotice {
 		return fleet.Notice{}, tooLarge
 	}
@@ -47,6 +50,14 @@ func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
 	}
 	if _, ok := n.roster().Member(notice.About); !ok {
 		return notice, stranger
+	}
+	return notice, news
+}
+
+func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
+	notice, v := n.readNotice(b)
+	if v != news {
+		return notice, v
 	}
 	switch teaches, within := n.life.noticeIsNews(&notice, n.now()); {
 	case !teaches:
