@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source/sourcetest"
@@ -413,16 +414,16 @@ func TestUntargetedMemberIsLeftAlone(t *testing.T) {
 	w.git.Commit("main", files("2"))
 	w.turns(3 * time.Minute)
 	w.want("ams=2 fra=2 par=2 nyc=1")
-	if got := nyc.last.Phase(); got != PhaseNotTargeted {
+	if got := nyc.last.Phase(); got != turn.PhaseNotTargeted {
 		t.Errorf("nyc is %s", got)
 	}
 	// It says once that it has no part any more, and neither renews that nor follows the releases of others.
 	left, ok := nyc.Ledger.Status(nyc.member.ID, w.name)
-	if !ok || left.Phase != PhaseNotTargeted {
+	if !ok || left.Phase != turn.PhaseNotTargeted {
 		t.Errorf("nyc said %+v, %v", left, ok)
 	}
 	w.git.Commit("main", files("3"))
-	w.now += renewAfter
+	w.now += turn.RenewAfter
 	w.turns(3 * time.Minute)
 	w.want("ams=3 fra=3 par=3 nyc=1")
 	if again, _ := nyc.Ledger.Status(nyc.member.ID, w.name); again != left {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/delivery/kube"
@@ -146,17 +147,17 @@ func (v *pastView) Releases(name fleet.RolloutName) readapi.Releases {
 	return readapi.BuildReleases(in, v.past(name, r))
 }
 
-func (v *pastView) input(name fleet.RolloutName) (readapi.Input, *Report) {
+func (v *pastView) input(name fleet.RolloutName) (readapi.Input, *turn.Report) {
 	c := v.control
 	r, ok := c.report(name)
 	if !ok {
 		return readapi.Input{Name: name, Self: c.Agent.Self}, nil
 	}
-	return c.Agent.input(name, &r, c.Ledger, c.Heard(), c.NameOf), &r
+	return c.outlook().input(name, &r), &r
 }
 
 // past of a rollout that is reported on, with the subjects that are known.
-func (v *pastView) past(name fleet.RolloutName, r *Report) []readapi.PastPlan {
+func (v *pastView) past(name fleet.RolloutName, r *turn.Report) []readapi.PastPlan {
 	if r == nil {
 		return nil
 	}
@@ -177,12 +178,12 @@ func (v *pastView) past(name fleet.RolloutName, r *Report) []readapi.PastPlan {
 }
 
 // releasesOf a report are those that name a seal of the rollout.
-func releasesOf(r *Report) []sequencer.Release {
+func releasesOf(r *turn.Report) []sequencer.Release {
 	out := []sequencer.Release{r.Promise.Accepted}
 	if r.Rollout.Author != "" {
 		out = append(out, sequencer.Release{Seal: r.Rollout.Digest(), Term: r.Rollout.Term, Number: r.Rollout.Number})
 	}
-	for _, i := range []*Installed{r.Promise.Installed, r.Promise.LastGood} {
+	for _, i := range []*turn.Installed{r.Promise.Installed, r.Promise.LastGood} {
 		if i != nil {
 			out = append(out, i.Release)
 		}

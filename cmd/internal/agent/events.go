@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -67,7 +68,7 @@ type Event struct {
 
 // sight of a rollout after a turn: the report, and the stops in force.
 type sight struct {
-	Report
+	turn.Report
 	stops []fleet.Command
 }
 
@@ -265,7 +266,7 @@ func isHealing(before, after *sight) bool {
 	if was == nil || is == nil || was.Release != is.Release || was.Manifest != is.Manifest {
 		return false
 	}
-	if before.Promise.good() && after.Promise.good() {
+	if before.Promise.Good() && after.Promise.Good() {
 		return true
 	}
 	working := before.Promise.Progress.Phase == sequencer.Working && after.Promise.Progress.Attempts == before.Promise.Progress.Attempts

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -42,10 +43,10 @@ func nthRelease(n int) (sequencer.Release, *sequencer.Plan) {
 // sightOf a member that works on release n in a phase.
 func sightOf(n int, phase sequencer.Phase, reason sequencer.Reason, change ...func(*sight)) sight {
 	release, plan := nthRelease(n)
-	installed := &Installed{Release: release, Manifest: release.Plan()}
-	s := sight{Report: Report{
+	installed := &turn.Installed{Release: release, Manifest: release.Plan()}
+	s := sight{Report: turn.Report{
 		Plan: plan, Decision: sequencer.Decision{Stage: "eu", Reason: reason}, Trouble: map[string]error{},
-		Promise: Promise{Accepted: release, Installed: installed, Progress: sequencer.Progress{Plan: plan.Digest, Phase: phase, Attempts: 1}},
+		Promise: turn.Promise{Accepted: release, Installed: installed, Progress: sequencer.Progress{Plan: plan.Digest, Phase: phase, Attempts: 1}},
 	}}
 	for _, c := range change {
 		c(&s)
@@ -74,12 +75,12 @@ func attempts(n int) func(*sight) { return func(s *sight) { s.Promise.Progress.A
 func backTo(n int) func(*sight) {
 	return func(s *sight) {
 		release, _ := nthRelease(n)
-		s.Promise.Installed = &Installed{Release: release, Manifest: release.Plan()}
+		s.Promise.Installed = &turn.Installed{Release: release, Manifest: release.Plan()}
 	}
 }
 
 func TestEventsOf(t *testing.T) {
-	nothing := sight{Report: Report{Promise: Promise{}}}
+	nothing := sight{Report: turn.Report{Promise: turn.Promise{}}}
 	started := func(change ...func(*sight)) sight {
 		return sightOf(1, sequencer.Working, sequencer.HasStarted, change...)
 	}
@@ -140,7 +141,7 @@ func TestEventsOf(t *testing.T) {
 			[]string{"warning GaveUp [main@2] eu: gave up; runs its last good release"},
 		},
 		{
-			"left the plan", nothing, sight{Report: Report{Plan: started().Plan, Decision: sequencer.Decision{Stage: "eu", Reason: sequencer.HasYielded}}},
+			"left the plan", nothing, sight{Report: turn.Report{Plan: started().Plan, Decision: sequencer.Decision{Stage: "eu", Reason: sequencer.HasYielded}}},
 			[]string{"warning Yielded [main@1] eu: left the plan before it started"},
 		},
 		{
@@ -272,7 +273,7 @@ func TestEventsOfARelease(t *testing.T) {
 func TestEventsAfterARestart(t *testing.T) {
 	name := fleet.RolloutName{Namespace: "shop", Name: "web"}
 	object := &v1alpha1.FleetRollout{ObjectMeta: metav1.ObjectMeta{UID: types.UID("1")}}
-	object.Status.Here = &v1alpha1.MemberRollout{Phase: PhaseSucceeded}
+	object.Status.Here = &v1alpha1.MemberRollout{Phase: turn.PhaseSucceeded}
 	object.Status.Conditions = []metav1.Condition{condition(v1alpha1.ConditionSourceReady, metav1.ConditionFalse, v1alpha1.ReasonAuthFailed, "401")}
 	now := sightOf(1, sequencer.Settled, sequencer.HasSucceeded, trouble(v1alpha1.ConditionSourceReady, v1alpha1.ReasonAuthFailed, "401 again"))
 	now.Rollout.Author = fleet.AuthorGit

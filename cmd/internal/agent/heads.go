@@ -10,6 +10,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -35,15 +36,15 @@ type head struct {
 	err     error
 }
 
-// Latest is in Heads.
-func (p *PolledHeads) Latest(ctx context.Context, src source.Origin, s Settings) (source.Snapshot, time.Duration, error) {
+// Latest is in turn.Heads.
+func (p *PolledHeads) Latest(ctx context.Context, src source.Origin, s turn.Settings) (source.Snapshot, time.Duration, error) {
 	h := p.head(src)
 	h.looking.Lock()
 	defer h.looking.Unlock()
 	if h.due(p.Clock().Elapsed, s.SourceInterval) {
 		timeout := s.SourceTimeout
 		if timeout <= 0 {
-			timeout = settingsFrom(v1alpha1.FleetRolloutSpec{}).SourceTimeout
+			timeout = turn.SettingsOf(v1alpha1.FleetRolloutSpec{}).SourceTimeout
 		}
 		within, cancel := context.WithTimeout(ctx, timeout)
 		snap, err := p.Source.Latest(within, src)
@@ -75,12 +76,12 @@ func (h *head) looked(now time.Duration, snap source.Snapshot, err error) {
 	}
 }
 
-// At is in Heads.
+// At is in turn.Heads.
 func (p *PolledHeads) At(ctx context.Context, src source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	return p.Source.At(ctx, src, rev)
 }
 
-// Relation is in Heads.
+// Relation is in turn.Heads.
 func (p *PolledHeads) Relation(ctx context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	return p.Source.Relation(ctx, src, from, to)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/source"
 )
 
@@ -40,7 +41,7 @@ func TestOneLookForAll(t *testing.T) {
 	for _, path := range []string{"a", "b", "c"} {
 		o := gitOf("", false)
 		o.Path = path
-		if _, _, err := heads.Latest(t.Context(), o, Settings{SourceInterval: time.Minute}); err != nil {
+		if _, _, err := heads.Latest(t.Context(), o, turn.Settings{SourceInterval: time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,7 +57,7 @@ func TestShortestIntervalCounts(t *testing.T) {
 	heads := &PolledHeads{Source: from, Clock: func() fleet.Moment { return fleet.Moment{Elapsed: now} }}
 	for ; now < time.Hour; now += 10 * time.Second {
 		for _, interval := range []time.Duration{24 * time.Hour, time.Minute} {
-			if _, _, err := heads.Latest(t.Context(), gitOf("", false), Settings{SourceInterval: interval}); err != nil {
+			if _, _, err := heads.Latest(t.Context(), gitOf("", false), turn.Settings{SourceInterval: interval}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -69,12 +70,12 @@ func TestShortestIntervalCounts(t *testing.T) {
 // TestHeadIsNotShownToOthers: nobody gets, by what he writes into his own source, what another's Secret opened.
 func TestHeadIsNotShownToOthers(t *testing.T) {
 	heads := &PolledHeads{Source: &asked{}, Clock: func() fleet.Moment { return fleet.Moment{} }}
-	if _, _, err := heads.Latest(t.Context(), gitOf("team", true), Settings{}); err != nil {
+	if _, _, err := heads.Latest(t.Context(), gitOf("team", true), turn.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	forged := gitOf("", false)
 	forged.Ignore = "secret team/git as flotilla\n"
-	snap, _, err := heads.Latest(t.Context(), forged, Settings{})
+	snap, _, err := heads.Latest(t.Context(), forged, turn.Settings{})
 	if err != nil || snap.Subject != "" {
 		t.Errorf("without a Secret it got what %q fetched, %v", snap.Subject, err)
 	}

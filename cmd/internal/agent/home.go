@@ -9,6 +9,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/selection"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -18,7 +19,7 @@ import (
 type Home struct {
 	Self     fleet.MemberID
 	Roster   func() []fleet.Member
-	Promises Promises
+	Promises turn.Promises
 	Ledger   *MeshLedger
 	// PutBlob stores a body where the others can fetch it.
 	PutBlob func([]byte) (fleet.Digest, error)
@@ -58,7 +59,7 @@ func (h *Home) Seal(ctx context.Context, name fleet.RolloutName, spec v1alpha1.F
 	if err != nil {
 		return err
 	}
-	promise.Authored = &Authored{Term: position.Term, Number: position.Number, Content: sealed.Content(), Record: record.Encode()}
+	promise.Authored = &turn.Authored{Term: position.Term, Number: position.Number, Content: sealed.Content(), Record: record.Encode()}
 	if err := h.Promises.Save(ctx, promise); err != nil {
 		return fmt.Errorf("write own promise: %w", err)
 	}
@@ -126,13 +127,13 @@ func (h *Home) Stop(ctx context.Context, name fleet.RolloutName, reason string) 
 }
 
 // stop is written down before it is said: a stop that nobody remembers could never be lifted.
-func (h *Home) stop(ctx context.Context, promise Promise, reason string) error {
+func (h *Home) stop(ctx context.Context, promise turn.Promise, reason string) error {
 	command := fleet.Command{Rollout: promise.Rollout, Verb: fleet.Pause, Reason: reason, Time: h.Clock().Wall.Unix()}
 	record, err := h.prepare(command)
 	if err != nil {
 		return err
 	}
-	promise.Stop = &OwnStop{Reason: reason, Record: record.Encode()}
+	promise.Stop = &turn.OwnStop{Reason: reason, Record: record.Encode()}
 	if err := h.Promises.Save(ctx, promise); err != nil {
 		return fmt.Errorf("write own promise: %w", err)
 	}
@@ -141,7 +142,7 @@ func (h *Home) stop(ctx context.Context, promise Promise, reason string) error {
 
 // lift what this member stopped: its pause, and its own sickness in the plan that it acts on. The go is
 // said before it is forgotten here: said twice it does no harm, never said it would hold the fleet for ever.
-func (h *Home) lift(ctx context.Context, promise Promise) error {
+func (h *Home) lift(ctx context.Context, promise turn.Promise) error {
 	record, err := fleet.DecodeRecord(promise.Stop.Record)
 	if err != nil {
 		return fmt.Errorf("own stop: %w", err)
@@ -163,7 +164,7 @@ func (h *Home) lift(ctx context.Context, promise Promise) error {
 // uphold this member's stop: it is said again where the fleet's state has lost it. Where this member itself has ended
 // it, by a go after which it died before it could write that down, or by a floor, what is wanted now is another stop.
 // A go of somebody else stands.
-func (h *Home) uphold(ctx context.Context, promise Promise, reason string) error {
+func (h *Home) uphold(ctx context.Context, promise turn.Promise, reason string) error {
 	record, err := fleet.DecodeRecord(promise.Stop.Record)
 	if err != nil {
 		return fmt.Errorf("own stop: %w", err)

@@ -23,24 +23,12 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
 
-// Inputs is what a render takes from the member's own cluster.
-type Inputs interface {
-	// Objects are the data of ConfigMaps and Secrets, as the reader may read them. Those that are not there are left out.
-	Objects(ctx context.Context, as source.Reader, refs []specialize.Reference) (map[specialize.Reference]map[string]string, error)
-	// Capabilities of the API server: its version, and the API versions and kinds that it serves.
-	Capabilities(ctx context.Context) (version string, apiVersions []string, err error)
-}
-
-// Charts are charts of repositories, by exact version.
-type Charts interface {
-	Chart(ctx context.Context, as source.Reader, chart v1alpha1.HelmChart) (source.Snapshot, error)
-}
-
-// KubeInputs reads them from the cluster's API: Inputs, and source.Secrets. Everything is read as the service account
+// KubeInputs reads what renders take from the cluster's API: turn.Inputs, and source.Secrets. Everything is read as the service account
 // that the rollout names, so that nobody reads through the agent what he may not read himself. Nothing is kept but
 // what the server serves, and that for a minute.
 type KubeInputs struct {
@@ -87,7 +75,7 @@ func (k *KubeInputs) Secret(ctx context.Context, as source.Reader, name string) 
 	return secret.Data, nil
 }
 
-// Objects is in Inputs.
+// Objects is in turn.Inputs.
 func (k *KubeInputs) Objects(ctx context.Context, as source.Reader, refs []specialize.Reference) (map[specialize.Reference]map[string]string, error) {
 	client, err := k.as(as)
 	if err != nil {
@@ -182,7 +170,7 @@ func (k *KubeInputs) as(reader source.Reader) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// Capabilities is in Inputs. A group that its server does not list now counts with what it listed last; one that was
+// Capabilities is in turn.Inputs. A group that its server does not list now counts with what it listed last; one that was
 // never seen is an error, because to take it for absent would take objects out of what a chart renders (R12).
 func (k *KubeInputs) Capabilities(context.Context) (string, []string, error) {
 	k.looking.Lock()
@@ -238,6 +226,6 @@ func (k *KubeInputs) discover() (served, error) {
 }
 
 var (
-	_ Inputs         = (*KubeInputs)(nil)
+	_ turn.Inputs    = (*KubeInputs)(nil)
 	_ source.Secrets = (*KubeInputs)(nil)
 )

@@ -25,7 +25,7 @@ type memoryInputs struct {
 	asked   int
 }
 
-// Objects is in Inputs.
+// Objects is in turn.Inputs.
 func (m *memoryInputs) Objects(_ context.Context, as source.Reader, refs []specialize.Reference) (map[specialize.Reference]map[string]string, error) {
 	if m.readers == nil {
 		m.readers = map[source.Reader]bool{}
@@ -40,7 +40,7 @@ func (m *memoryInputs) Objects(_ context.Context, as source.Reader, refs []speci
 	return found, nil
 }
 
-// Capabilities is in Inputs.
+// Capabilities is in turn.Inputs.
 func (m *memoryInputs) Capabilities(context.Context) (string, []string, error) {
 	m.asked++
 	return m.version, []string{"v1", "apps/v1", "apps/v1/Deployment"}, nil
@@ -168,28 +168,4 @@ func TestChartAsksForCapabilities(t *testing.T) {
 	w.site("nyc").inputs.version = "v1.99.0" // an upgrade that the chart does not care about
 	w.turns(2 * time.Second)
 	w.want("ams=eu fra=eu par=eu nyc=us")
-}
-
-// A version that was delivered once stays what it was, wherever its tag is moved (R1).
-func TestMovedVersionIsNotFollowed(t *testing.T) {
-	const was, is = fleet.Revision("1.2.0@sha1:aaaaaaaaaaaa"), fleet.Revision("1.2.0@sha1:bbbbbbbbbbbb")
-	tag := source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{Ref: &v1alpha1.GitRef{Tag: "1.2.0"}}}}
-	chart := source.Origin{Source: v1alpha1.Source{Helm: &v1alpha1.HelmSource{}}}
-	branch := source.Origin{Source: v1alpha1.Source{Git: &v1alpha1.GitSource{}}}
-	for _, c := range []struct {
-		origin   source.Origin
-		is       fleet.Revision
-		reason   string
-		sentence string
-	}{
-		{tag, is, v1alpha1.ReasonVersionMoved, "1.2.0 was moved: it was 1.2.0@aaaaaaa when it was accepted here, and is 1.2.0@bbbbbbb now"},
-		{chart, is, v1alpha1.ReasonVersionMoved, "was moved"},
-		{branch, "main@sha1:bbbbbbbbbbbb", v1alpha1.ReasonNotDescending, "force-push?"},
-		{tag, "1.1.0@sha1:bbbbbbbbbbbb", v1alpha1.ReasonNotDescending, "does not descend"},
-	} {
-		err := notFollowed(c.origin, was, c.is)
-		if fleet.ReasonOf(err, "") != c.reason || !strings.Contains(err.Error(), c.sentence) || fleet.KindOf(err) != fleet.Refused {
-			t.Errorf("%s: %v", c.is, err)
-		}
-	}
 }

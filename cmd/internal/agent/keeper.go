@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -32,9 +33,9 @@ type Keeper struct {
 	Self     fleet.MemberID
 	Roster   func() *Roster
 	Ledger   *MeshLedger
-	Promises Promises
+	Promises turn.Promises
 	// Reports of the last turn of each rollout.
-	Reports func() map[fleet.RolloutName]Report
+	Reports func() map[fleet.RolloutName]turn.Report
 	// Flat is how many members a fleet may have for each to carry everything: there are no zones to ask for or to report on.
 	Flat int
 	// Carry these zones' milestones beside the own; nil where the mesh carries everything.
@@ -190,7 +191,7 @@ func (k *Keeper) writeRollup(ctx context.Context, u fleet.Rollup) error {
 	now := k.Clock().Wall
 	for _, held := range k.Ledger.Rollups(u.Rollout)[k.Self] {
 		u.Root, u.Time = held.Root, held.Time
-		if reflect.DeepEqual(held, u) && now.Sub(time.Unix(held.Time, 0)) < renewAfter {
+		if reflect.DeepEqual(held, u) && now.Sub(time.Unix(held.Time, 0)) < turn.RenewAfter {
 			return nil
 		}
 	}
@@ -244,7 +245,7 @@ func (k *Keeper) retire(ctx context.Context) error {
 }
 
 // factFloor of this member: of each rollout what its promise says is live stays, and so does what no promise knows of.
-func (k *Keeper) factFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, bool) {
+func (k *Keeper) factFloor(reports map[fleet.RolloutName]turn.Report) (fleet.Floor, bool) {
 	held := k.Ledger.Own(k.Self)
 	var own []sequencer.Own
 	live := map[fleet.Group]bool{}
@@ -260,7 +261,7 @@ func (k *Keeper) factFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, b
 		}
 	}
 	for name, report := range reports {
-		spoken := report.Promise.spoken(now)
+		spoken := report.Promise.Spoken(now)
 		spoken.Sick = k.sick(name, spoken.Plans)
 		for _, plan := range spoken.Live(scarce) {
 			live[fleet.PlanGroup(plan)] = true
@@ -298,7 +299,7 @@ func lifts(c fleet.Command, id fleet.Digest) bool {
 }
 
 // commandFloor of this member, once half of the quota is used up: people like to read who stopped what and why.
-func (k *Keeper) commandFloor(reports map[fleet.RolloutName]Report) (fleet.Floor, bool) {
+func (k *Keeper) commandFloor(reports map[fleet.RolloutName]turn.Report) (fleet.Floor, bool) {
 	commands := k.Ledger.OwnCommands(k.Self)
 	if !sequencer.Scarce(fleet.KindCommand, len(commands)) {
 		return fleet.Floor{}, false

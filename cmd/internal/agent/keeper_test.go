@@ -17,6 +17,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -73,7 +74,7 @@ func TestForkedMemberIsRemoved(t *testing.T) {
 
 // stalled is the condition on the member's FleetRollout; nil where there is none.
 func (s *site) stalled() *metav1.Condition {
-	in := s.input(s.world.name, &s.last, s.ledger(), Heard{}, nil)
+	in := outlook{agent: s.Agent, ledger: s.ledger()}.input(s.world.name, &s.last)
 	return onlyIf(v1alpha1.ConditionStalled, &s.last, in)
 }
 
@@ -155,7 +156,7 @@ func TestDuplicateStartsNothing(t *testing.T) {
 	if c := ams.stalled(); c == nil || c.Reason != v1alpha1.ReasonDuplicate {
 		t.Errorf("ams's condition: %+v", c)
 	}
-	if ams.last.Next == 0 || ams.last.Next > duplicateRecheck {
+	if ams.last.Next == 0 || ams.last.Next > 5*time.Second {
 		t.Errorf("it looks again in %s", ams.last.Next)
 	}
 	two = false
@@ -234,7 +235,9 @@ func (s *site) keeper() *Keeper {
 			}
 			return NewRoster(members)
 		},
-		Reports: func() map[fleet.RolloutName]Report { return map[fleet.RolloutName]Report{s.world.name: s.last} },
+		Reports: func() map[fleet.RolloutName]turn.Report {
+			return map[fleet.RolloutName]turn.Report{s.world.name: s.last}
+		},
 	}
 }
 
@@ -344,7 +347,7 @@ func TestEndedRolloutIsForgotten(t *testing.T) {
 	if nyc.last.Promise.Ended == 0 || len(nyc.last.Promise.Said) == 0 {
 		t.Fatalf("promise of an ended rollout: ended %d, %d records", nyc.last.Promise.Ended, len(nyc.last.Promise.Said))
 	}
-	live := func() int { return len(nyc.last.Promise.spoken(nyc.Clock().Wall).Live(false)) }
+	live := func() int { return len(nyc.last.Promise.Spoken(nyc.Clock().Wall).Live(false)) }
 	if live() == 0 {
 		t.Error("forgotten at once")
 	}
@@ -447,7 +450,7 @@ func TestLedgerForgets(t *testing.T) {
 		return r
 	}
 	status := func(because string) fleet.Record {
-		body, err := fleet.Status{Rollout: w.name, Phase: PhaseWaiting, Because: because, Time: 1}.Encode()
+		body, err := fleet.Status{Rollout: w.name, Phase: turn.PhaseWaiting, Because: because, Time: 1}.Encode()
 		return say(fleet.KindRegister, fleet.StatusKey(w.name), body, err)
 	}
 	rollup := func(members int) fleet.Record {
@@ -617,9 +620,9 @@ func TestStrangersReportsAreIgnored(t *testing.T) {
 }
 
 // unread has one more promise than the agent has read.
-type unread struct{ Promises }
+type unread struct{ turn.Promises }
 
-// All is in Promises.
+// All is in turn.Promises.
 func (unread) All(context.Context) ([]fleet.RolloutName, error) {
 	return []fleet.RolloutName{{Namespace: "shop", Name: "unread"}}, nil
 }
@@ -726,10 +729,10 @@ func TestStopAfterALostGo(t *testing.T) {
 }
 
 // deaf keeps nothing.
-type deaf struct{ Promises }
+type deaf struct{ turn.Promises }
 
-// Save is in Promises.
-func (deaf) Save(context.Context, Promise) error { return fmt.Errorf("the API server is away") }
+// Save is in turn.Promises.
+func (deaf) Save(context.Context, turn.Promise) error { return fmt.Errorf("the API server is away") }
 
 // TestLedgerForgetsToTheLastTrace: a writer over its quota cannot make it grow.
 func TestLedgerForgetsToTheLastTrace(t *testing.T) {
@@ -796,7 +799,7 @@ func TestKeeperHearsTheOthersFirst(t *testing.T) {
 	k := w.site("nyc").keeper()
 	looked := false
 	k.Settled = make(chan struct{})
-	k.Reports = func() map[fleet.RolloutName]Report { looked = true; return nil }
+	k.Reports = func() map[fleet.RolloutName]turn.Report { looked = true; return nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := k.Run(ctx); err != nil || looked {

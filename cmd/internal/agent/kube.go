@@ -25,6 +25,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -42,7 +43,7 @@ const (
 // Controller is the agent's face in its cluster: it reads FleetRollouts, takes turns, and writes what
 // came of them. All of controller-runtime is in this file and in run.go.
 type Controller struct {
-	Agent  *Agent
+	Agent  *turn.Agent
 	Client client.Client
 	Home   *Home
 	Homes  *Homes
@@ -65,7 +66,7 @@ type Controller struct {
 	Events  *Events
 
 	mu      sync.Mutex
-	reports map[fleet.RolloutName]Report
+	reports map[fleet.RolloutName]turn.Report
 	wakes   chan event.GenericEvent
 	pending map[fleet.RolloutName]bool
 	ringing chan struct{}
@@ -89,7 +90,7 @@ type watching struct {
 // NewController has its channels.
 func NewController() *Controller {
 	return &Controller{
-		reports: map[fleet.RolloutName]Report{}, pending: map[fleet.RolloutName]bool{}, asked: map[fleet.RolloutName]string{}, watched: map[fleet.RolloutName]watching{},
+		reports: map[fleet.RolloutName]turn.Report{}, pending: map[fleet.RolloutName]bool{}, asked: map[fleet.RolloutName]string{}, watched: map[fleet.RolloutName]watching{},
 		wakes: make(chan event.GenericEvent), ringing: make(chan struct{}, 1),
 	}
 }
@@ -169,9 +170,9 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		report.Trouble[v1alpha1.ConditionSealed] = spoken
 	}
 	if c.Metrics != nil {
-		c.Metrics.Turned(&report, c.Agent.input(name, &report, c.Ledger, c.Heard(), c.NameOf), c.Agent.Clock().Elapsed-began, err)
+		c.Metrics.Turned(&report, c.outlook().input(name, &report), c.Agent.Clock().Elapsed-began, err)
 	}
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, turn.ErrConflict) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // another agent wrote: read again before doing anything
 	}
 	if err != nil {
@@ -194,12 +195,12 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 // watch for drift of what is installed. Only a delivery changes what there is to watch, so a turn that
 // changed nothing reads no inventory; one that ran into trouble is not relied on.
-func (c *Controller) watch(ctx context.Context, name fleet.RolloutName, r *Report) {
+func (c *Controller) watch(ctx context.Context, name fleet.RolloutName, r *turn.Report) {
 	installed := r.Promise.Installed
 	if installed == nil {
 		return
 	}
-	now := watching{installed.Manifest, accountOf(installed.Delivery)}
+	now := watching{installed.Manifest, turn.AccountOf(installed.Delivery)}
 	c.mu.Lock()
 	known := c.watched[name] == now
 	c.mu.Unlock()
@@ -245,7 +246,7 @@ func (c *Controller) hear(ctx context.Context, name fleet.RolloutName, object *v
 			return err
 		}
 	}
-	c.Homes.Set(name, settingsFrom(object.Spec))
+	c.Homes.Set(name, turn.SettingsOf(object.Spec))
 	return c.Home.Seal(ctx, name, object.Spec)
 }
 
@@ -275,7 +276,7 @@ func (c *Controller) letGo(ctx context.Context, name fleet.RolloutName, object *
 }
 
 // show the turn in the cluster: the copy, where the rollout lives elsewhere, and the status.
-func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *Report) error {
+func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *turn.Report) error {
 	object, err := c.copyHere(ctx, name, object, r)
 	if err != nil {
 		return err
@@ -284,7 +285,7 @@ func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v
 	if object == nil || !object.DeletionTimestamp.IsZero() {
 		return nil
 	}
-	in := c.Agent.input(name, r, c.Ledger, c.Heard(), c.NameOf)
+	in := c.outlook().input(name, r)
 	after := status(object.Status, object.Generation, r, in)
 	if apiequality.Semantic.DeepEqual(object.Status, after) {
 		return nil
@@ -296,7 +297,7 @@ func (c *Controller) show(ctx context.Context, name fleet.RolloutName, object *v
 
 // copyHere keeps this member's copy of a rollout that lives elsewhere. It is written when the seal
 // changes, and only where its namespace is; nil where there is nothing to show.
-func (c *Controller) copyHere(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *Report) (*v1alpha1.FleetRollout, error) {
+func (c *Controller) copyHere(ctx context.Context, name fleet.RolloutName, object *v1alpha1.FleetRollout, r *turn.Report) (*v1alpha1.FleetRollout, error) {
 	switch {
 	case r.Rollout.Author == string(c.Agent.Self.ID):
 		return object, nil
@@ -337,7 +338,7 @@ func (c *Controller) copyHere(ctx context.Context, name fleet.RolloutName, objec
 	return object, c.Client.Update(ctx, object)
 }
 
-func copyOf(name fleet.RolloutName, r Rollout) *v1alpha1.FleetRollout {
+func copyOf(name fleet.RolloutName, r turn.Rollout) *v1alpha1.FleetRollout {
 	out := &v1alpha1.FleetRollout{Spec: *r.Spec.DeepCopy()}
 	out.Namespace, out.Name = name.Namespace, name.Name
 	origin, home := v1alpha1.OriginMember, "member "+r.Origin.Name
@@ -356,9 +357,9 @@ func isHome(object *v1alpha1.FleetRollout) bool {
 }
 
 // keep the report for the read endpoint.
-func (c *Controller) keep(name fleet.RolloutName, r Report) {
+func (c *Controller) keep(name fleet.RolloutName, r turn.Report) {
 	c.mu.Lock()
-	if r.isEmpty() {
+	if r.IsEmpty() {
 		delete(c.reports, name)
 	} else {
 		c.reports[name] = r
@@ -368,13 +369,13 @@ func (c *Controller) keep(name fleet.RolloutName, r Report) {
 }
 
 // turned are the reports of all rollouts.
-func (c *Controller) turned() map[fleet.RolloutName]Report {
+func (c *Controller) turned() map[fleet.RolloutName]turn.Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.reports)
 }
 
-func (c *Controller) report(name fleet.RolloutName) (Report, bool) {
+func (c *Controller) report(name fleet.RolloutName) (turn.Report, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r, ok := c.reports[name]
@@ -416,8 +417,8 @@ func (c *Controller) Explain(name fleet.RolloutName, member fleet.Name) (readapi
 	return readapi.Explain(c.reading(name, &r), member)
 }
 
-func (c *Controller) reading(name fleet.RolloutName, r *Report) readapi.Input {
-	in := c.Agent.input(name, r, c.Ledger, c.Heard(), c.NameOf)
+func (c *Controller) reading(name fleet.RolloutName, r *turn.Report) readapi.Input {
+	in := c.outlook().input(name, r)
 	if c.Hearsay != nil {
 		in.Reports = c.Hearsay(name)
 	}

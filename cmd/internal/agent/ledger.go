@@ -399,12 +399,12 @@ func (l *MeshLedger) Statuses(name fleet.RolloutName) map[fleet.MemberID]fleet.S
 	return out
 }
 
-// Prepare is in Ledger.
+// Prepare is in turn.Ledger.
 func (l *MeshLedger) Prepare(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
 	return l.Mesh.Prepare(kind, key, body)
 }
 
-// Commit is in Ledger. The record is indexed at once: the turn that said it decides with it.
+// Commit is in turn.Ledger. The record is indexed at once: the turn that said it decides with it.
 func (l *MeshLedger) Commit(_ context.Context, r fleet.Record) error {
 	l.committing.RLock()
 	defer l.committing.RUnlock()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
@@ -265,7 +266,7 @@ func (m *Metrics) Opened(o store.Opened) {
 }
 
 // Turned counts one turn. With an error the report is half a one, and the gauges stay as they were.
-func (m *Metrics) Turned(r *Report, in readapi.Input, took time.Duration, err error) {
+func (m *Metrics) Turned(r *turn.Report, in readapi.Input, took time.Duration, err error) {
 	if m == nil {
 		return
 	}
@@ -307,12 +308,12 @@ func (m *Metrics) Turned(r *Report, in readapi.Input, took time.Duration, err er
 }
 
 // gone: nobody asks for the rollout, and nothing says that somebody might.
-func gone(r *Report) bool {
+func gone(r *turn.Report) bool {
 	return r.Rollout.Withdrawn || r.Rollout.Author == "" && len(r.Trouble) == 0
 }
 
 // allConditions as the object has them.
-func allConditions(r *Report, in readapi.Input) []metav1.Condition {
+func allConditions(r *turn.Report, in readapi.Input) []metav1.Condition {
 	all := conditions(r, in)
 	for _, kind := range []string{
 		v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled, v1alpha1.ConditionPaused, v1alpha1.ConditionDegraded,
@@ -325,7 +326,7 @@ func allConditions(r *Report, in readapi.Input) []metav1.Condition {
 }
 
 // waitsOf a turn: the zero value where it waits for nobody.
-func waitsOf(r *Report, now time.Duration) waits {
+func waitsOf(r *turn.Report, now time.Duration) waits {
 	d := r.Decision
 	switch {
 	case r.Plan == nil:
@@ -412,7 +413,7 @@ func (m *Metrics) fetched(o source.Origin, began time.Duration, err error) {
 }
 
 // Renderer counts what renders take.
-func (m *Metrics) Renderer(of Renderer) Renderer {
+func (m *Metrics) Renderer(of turn.Renderer) turn.Renderer {
 	if m == nil {
 		return of
 	}
@@ -420,12 +421,12 @@ func (m *Metrics) Renderer(of Renderer) Renderer {
 }
 
 type measuredRenderer struct {
-	Renderer
+	turn.Renderer
 	metrics *Metrics
 }
 
-// Render is in Renderer.
-func (r measuredRenderer) Render(ctx context.Context, request RenderRequest) (specialize.Manifest, error) {
+// Render is in turn.Renderer.
+func (r measuredRenderer) Render(ctx context.Context, request turn.RenderRequest) (specialize.Manifest, error) {
 	began := r.metrics.clock().Elapsed
 	manifest, err := r.Renderer.Render(ctx, request)
 	r.metrics.render.WithLabelValues(result(err)).Observe((r.metrics.clock().Elapsed - began).Seconds())

@@ -25,6 +25,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer/mesh"
 )
 
@@ -78,8 +79,8 @@ func (e *exporter) turns(span time.Duration) {
 	}
 }
 
-func (e *exporter) count(r *Report, err error) {
-	in := e.input(e.world.name, r, e.ledger(), Heard{}, func(id fleet.MemberID) fleet.Name { return fleet.Name(id) })
+func (e *exporter) count(r *turn.Report, err error) {
+	in := outlook{agent: e.Agent, ledger: e.ledger(), nameOf: func(id fleet.MemberID) fleet.Name { return fleet.Name(id) }}.input(e.world.name, r)
 	e.metrics.Turned(r, in, 20*time.Millisecond, err)
 }
 
@@ -260,7 +261,7 @@ func TestTwoAgentsInOneProcess(t *testing.T) {
 	unregister()
 	ams.want("flotilla_member_info", "member=ams,zone= 1")
 	var none *Metrics
-	none.Turned(&Report{}, ams.input(w.name, &Report{}, ams.ledger(), Heard{}, nil), 0, nil)
+	none.Turned(&turn.Report{}, outlook{agent: ams.Agent, ledger: ams.ledger()}.input(w.name, &turn.Report{}), 0, nil)
 	none.News([]fleet.Record{{}})
 	none.Of(ams.member, nil, nil)
 }

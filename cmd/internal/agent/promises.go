@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 )
 
 const (
@@ -34,26 +35,26 @@ type KubePromises struct {
 	loaded map[fleet.RolloutName]*corev1.ConfigMap
 }
 
-// Load is in Promises.
-func (k *KubePromises) Load(ctx context.Context, name fleet.RolloutName) (Promise, error) {
+// Load is in turn.Promises.
+func (k *KubePromises) Load(ctx context.Context, name fleet.RolloutName) (turn.Promise, error) {
 	object, err := k.Client.CoreV1().ConfigMaps(k.Namespace).Get(ctx, promiseName(name), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		k.remember(name, nil)
-		return Promise{Rollout: name}, nil
+		return turn.Promise{Rollout: name}, nil
 	}
 	if err != nil {
-		return Promise{}, err
+		return turn.Promise{}, err
 	}
-	var p Promise
+	var p turn.Promise
 	if err := json.Unmarshal([]byte(object.Data[promiseKey]), &p); err != nil {
-		return Promise{}, fmt.Errorf("ConfigMap %s/%s is not a promise of this version: %w; restore it from a backup, or delete it only if this member never started %s", k.Namespace, object.Name, err, name)
+		return turn.Promise{}, fmt.Errorf("ConfigMap %s/%s is not a promise of this version: %w; restore it from a backup, or delete it only if this member never started %s", k.Namespace, object.Name, err, name)
 	}
 	k.remember(name, object)
 	return p, nil
 }
 
-// Save is in Promises.
-func (k *KubePromises) Save(ctx context.Context, p Promise) error {
+// Save is in turn.Promises.
+func (k *KubePromises) Save(ctx context.Context, p turn.Promise) error {
 	body, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func (k *KubePromises) Save(ctx context.Context, p Promise) error {
 
 func (k *KubePromises) written(name fleet.RolloutName, object *corev1.ConfigMap, err error) error {
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("%w: %w", ErrConflict, err)
+		return fmt.Errorf("%w: %w", turn.ErrConflict, err)
 	}
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (k *KubePromises) written(name fleet.RolloutName, object *corev1.ConfigMap,
 	return nil
 }
 
-// All is in Promises.
+// All is in turn.Promises.
 func (k *KubePromises) All(ctx context.Context) ([]fleet.RolloutName, error) {
 	list, err := k.Client.CoreV1().ConfigMaps(k.Namespace).List(ctx, metav1.ListOptions{LabelSelector: promiseLabel + "=true"})
 	if err != nil {
@@ -97,7 +98,7 @@ func (k *KubePromises) All(ctx context.Context) ([]fleet.RolloutName, error) {
 	}
 	var names []fleet.RolloutName
 	for _, object := range list.Items {
-		var p Promise
+		var p turn.Promise
 		if err := json.Unmarshal([]byte(object.Data[promiseKey]), &p); err == nil {
 			names = append(names, p.Rollout)
 		}

@@ -11,14 +11,15 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
 
 // otherEngine renders other bytes of the same, as an agent of a newer version may.
-type otherEngine struct{ Renderer }
+type otherEngine struct{ turn.Renderer }
 
-// Render is in Renderer.
-func (o otherEngine) Render(ctx context.Context, r RenderRequest) (specialize.Manifest, error) {
+// Render is in turn.Renderer.
+func (o otherEngine) Render(ctx context.Context, r turn.RenderRequest) (specialize.Manifest, error) {
 	m, err := o.Renderer.Render(ctx, r)
 	for _, object := range m.Objects {
 		body, _ := object.MarshalJSON()

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/specialize"
 	"github.com/flotilla-dev/flotilla/specialize/jail"
 )
@@ -47,8 +48,8 @@ type outcome struct {
 	err      error
 }
 
-// Render is in Renderer. Objects are the caller's to change: each call gets its own copies.
-func (c *CachedRenderer) Render(ctx context.Context, r RenderRequest) (specialize.Manifest, error) {
+// Render is in turn.Renderer. Objects are the caller's to change: each call gets its own copies.
+func (c *CachedRenderer) Render(ctx context.Context, r turn.RenderRequest) (specialize.Manifest, error) {
 	input, err := inputKey(r.Input)
 	if err != nil {
 		return specialize.Manifest{}, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/specialize"
 	"github.com/flotilla-dev/flotilla/specialize/jail"
 )
@@ -55,7 +56,7 @@ func benchPayload(engine string, objects int) fstest.MapFS {
 func BenchmarkRender(b *testing.B) {
 	for _, engine := range []string{specialize.Kustomize, specialize.Helm} {
 		for _, objects := range []int{3, 30, 300, 3000} {
-			request := agent.RenderRequest{
+			request := turn.RenderRequest{
 				Source: "bench",
 				Input: specialize.Input{
 					Files: benchPayload(engine, objects), Path: ".", Rollout: fleet.RolloutName{Namespace: "bench", Name: "bench"},
@@ -72,7 +73,7 @@ func BenchmarkRender(b *testing.B) {
 	}
 }
 
-func benchRender(b *testing.B, renderer *agent.CachedRenderer, r agent.RenderRequest, cold bool) {
+func benchRender(b *testing.B, renderer *agent.CachedRenderer, r turn.RenderRequest, cold bool) {
 	b.ReportAllocs()
 	var took []time.Duration
 	render := func(n int) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
 
@@ -23,8 +24,8 @@ func (e engine) Render(ctx context.Context, in specialize.Input) (specialize.Man
 }
 
 // kustomized is a request that the engine has to build.
-func kustomized(revision fleet.Revision) RenderRequest {
-	return RenderRequest{Revision: revision, Input: specialize.Input{
+func kustomized(revision fleet.Revision) turn.RenderRequest {
+	return turn.RenderRequest{Revision: revision, Input: specialize.Input{
 		Path: ".", Files: fstest.MapFS{"kustomization.yaml": {Data: []byte("resources: []\n")}}, Rollout: fleet.RolloutName{Namespace: "shop", Name: "web"},
 	}}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/fleetrepo"
 	"github.com/flotilla-dev/flotilla/selection"
 	"github.com/flotilla-dev/flotilla/sequencer"
@@ -48,7 +49,7 @@ type Repository struct {
 type RepositoryContent struct {
 	Revision fleet.Revision
 	Members  []fleet.Member
-	Rollouts map[fleet.RolloutName]Rollout
+	Rollouts map[fleet.RolloutName]turn.Rollout
 	// Faults are why the newest word on a rollout cannot be used; its last good one is in Rollouts, if this process saw it.
 	Faults map[fleet.RolloutName]error
 	// Unreadable files may hold rollouts that nobody can name: what is not in Rollouts is then unknown, not gone (R12).
@@ -72,7 +73,7 @@ type numbered struct {
 // agent that starts while the server is away knows what it knew.
 func (r *Repository) Run(ctx context.Context, held fleet.Revision) error {
 	src := r.Origin
-	settings := Settings{SourceInterval: r.Interval}
+	settings := turn.Settings{SourceInterval: r.Interval}
 	if held != "" {
 		snap, err := r.Heads.At(ctx, src, held)
 		if err == nil {
@@ -119,7 +120,7 @@ func (r *Repository) take(ctx context.Context, src source.Origin, snap source.Sn
 	}
 	next := RepositoryContent{
 		Revision: snap.Revision, Members: read.Members,
-		Rollouts: map[fleet.RolloutName]Rollout{}, Faults: read.faults, Unreadable: read.unreadable,
+		Rollouts: map[fleet.RolloutName]turn.Rollout{}, Faults: read.faults, Unreadable: read.unreadable,
 		files: map[fleet.RolloutName]string{},
 	}
 	r.keepGood(&next, read)
@@ -132,8 +133,8 @@ func (r *Repository) take(ctx context.Context, src source.Origin, snap source.Sn
 			return err
 		}
 		next.files[name] = declared.File
-		next.Rollouts[name] = Rollout{
-			Sealed: sealed, Settings: settingsFrom(declared.Spec),
+		next.Rollouts[name] = turn.Rollout{
+			Sealed: sealed, Settings: turn.SettingsOf(declared.Spec),
 			Origin: v1alpha1.Origin{Type: "Repository", Name: r.Origin.Git.URL, Revision: string(snap.Revision)},
 		}
 	}

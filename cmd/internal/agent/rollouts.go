@@ -11,6 +11,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -31,24 +32,24 @@ type Homes struct {
 	mu         sync.Mutex
 	repository *RepositoryContent // what the fleet repository says; nil until it was read
 	opened     map[fleet.Digest]sequencer.Sealed
-	settings   map[fleet.RolloutName]Settings // of rollouts that are written here
+	settings   map[fleet.RolloutName]turn.Settings // of rollouts that are written here
 }
 
-// Rollout is in Rollouts.
-func (h *Homes) Rollout(ctx context.Context, name fleet.RolloutName) (Rollout, bool, error) {
+// Rollout is in turn.Rollouts.
+func (h *Homes) Rollout(ctx context.Context, name fleet.RolloutName) (turn.Rollout, bool, error) {
 	if declared, ok, fault := h.declared(name); ok || fault != nil {
 		return declared, ok, fault
 	}
 	seal, ok, err := h.authored(name)
 	if !ok || err != nil {
-		return Rollout{}, false, err
+		return turn.Rollout{}, false, err
 	}
 	sealed, err := h.open(ctx, seal)
 	if err != nil {
-		return Rollout{}, false, err
+		return turn.Rollout{}, false, err
 	}
 	author := fleet.MemberID(seal.Author)
-	return Rollout{
+	return turn.Rollout{
 		Sealed: sealed, Settings: h.settingsOf(name, sealed),
 		Origin:    v1alpha1.Origin{Type: "Member", Name: string(h.NameOf(author))},
 		Withdrawn: withdrawn(h.Ledger.Commands(name), seal),
@@ -135,11 +136,11 @@ func (h *Homes) open(ctx context.Context, seal fleet.Seal) (sequencer.Sealed, er
 	return sealed, nil
 }
 
-func (h *Homes) declared(name fleet.RolloutName) (Rollout, bool, error) {
+func (h *Homes) declared(name fleet.RolloutName) (turn.Rollout, bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.repository == nil {
-		return Rollout{}, false, nil
+		return turn.Rollout{}, false, nil
 	}
 	rollout, ok := h.repository.Rollouts[name]
 	return rollout, ok, h.repository.Faults[name]
@@ -194,34 +195,22 @@ func (h *Homes) IsDeclared(name fleet.RolloutName) bool {
 }
 
 // Set the settings of a rollout that is written here.
-func (h *Homes) Set(name fleet.RolloutName, s Settings) {
+func (h *Homes) Set(name fleet.RolloutName, s turn.Settings) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.settings == nil {
-		h.settings = map[fleet.RolloutName]Settings{}
+		h.settings = map[fleet.RolloutName]turn.Settings{}
 	}
 	h.settings[name] = s
 }
 
 // settingsOf a rollout: its own where it is written here, else what is the default. They make no
 // release, so members may differ in them.
-func (h *Homes) settingsOf(name fleet.RolloutName, sealed sequencer.Sealed) Settings {
+func (h *Homes) settingsOf(name fleet.RolloutName, sealed sequencer.Sealed) turn.Settings {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s, ok := h.settings[name]; ok {
 		return s
 	}
-	return settingsFrom(sealed.Spec)
-}
-
-// settingsFrom a spec, with the CRD's defaults: files of the fleet repository meet no API server.
-func settingsFrom(spec v1alpha1.FleetRolloutSpec) Settings {
-	whole := spec.WithSchemaDefaults()
-	return Settings{
-		Suspend:          spec.Suspend,
-		SourceInterval:   whole.Source.Interval.Or(0),
-		SourceTimeout:    whole.Source.Timeout.Or(0),
-		DeliveryInterval: whole.Delivery.Interval.Or(0),
-		RetryInterval:    whole.Delivery.RetryInterval.Or(0),
-	}
+	return turn.SettingsOf(sealed.Spec)
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/fleetrepo"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/delivery/kube"
@@ -213,7 +214,7 @@ func (r *running) news(records []fleet.Record) {
 		}
 		if status, err := fleet.DecodeStatus(&records[i]); err == nil && status.Accepted != "" {
 			if report, ok := r.control.report(status.Rollout); ok && report.Rollout.Spec.Source != (v1alpha1.Source{}) {
-				r.heads.Told(originOf(status.Rollout, report.Rollout.Spec.Source, report.Rollout.Spec.Delivery), status.Accepted)
+				r.heads.Told(turn.OriginOf(status.Rollout, report.Rollout.Spec.Source, report.Rollout.Spec.Delivery), status.Accepted)
 			}
 		}
 	}
@@ -250,7 +251,7 @@ func (r *running) followRoster(ctx context.Context) error {
 func (r *running) declared(content RepositoryContent) {
 	for name, next := range content.Rollouts {
 		if before, ok, _ := r.homes.declared(name); ok && before.Digest() != next.Digest() {
-			r.heads.Ask(originOf(name, next.Spec.Source, next.Spec.Delivery)) // who edits it has often just pushed the payload
+			r.heads.Ask(turn.OriginOf(name, next.Spec.Source, next.Spec.Delivery)) // who edits it has often just pushed the payload
 		}
 	}
 	r.homes.Declare(content)
@@ -325,7 +326,7 @@ func (r *running) whenOnRoster(ctx context.Context) error {
 		return fmt.Errorf("controller manager: %w", err)
 	}
 	cluster := &kube.Cluster{Config: r.cfg.Kube, Namespace: r.cfg.Namespace}
-	steady := &Steady{Deliverer: cluster, Clock: r.clock}
+	steady := &turn.Steady{Deliverer: cluster, Clock: r.clock}
 	watcher := &kube.Watcher{Cluster: cluster, Log: log.WithName("watch"), OnChange: func(name fleet.RolloutName) {
 		steady.Changed(name)
 		r.control.Wake(name)
@@ -393,9 +394,9 @@ type parts struct {
 	self     fleet.Member
 	client   client.Client
 	cluster  *kube.Cluster
-	steady   *Steady
+	steady   *turn.Steady
 	watcher  *kube.Watcher
-	promises Promises
+	promises turn.Promises
 	recorder events.AnnotatedEventRecorder
 	log      logr.Logger
 }
@@ -403,9 +404,9 @@ type parts struct {
 // wire the pipeline: the one place where the stages meet their implementations.
 func (r *running) wire(p parts) {
 	c := r.control
-	c.Agent = &Agent{
+	c.Agent = &turn.Agent{
 		Self: p.self, Rollouts: r.homes, Heads: r.heads, Renderer: r.metrics.Renderer(r.renderer), Inputs: r.inputs, Charts: r.charts, Deliverer: p.steady,
-		Promises: p.promises, Ledger: r.ledger, Plans: &Plans{}, Clock: r.clock, Log: p.log,
+		Promises: p.promises, Ledger: r.ledger, Plans: &turn.Plans{}, Clock: r.clock, Log: p.log,
 		Duplicate: func() bool { return r.node.Self().Duplicate },
 	}
 	c.Home = &Home{
@@ -415,7 +416,7 @@ func (r *running) wire(p parts) {
 	c.Client, c.Homes, c.Ledger, c.Heard, c.NameOf = p.client, r.homes, r.ledger, r.heard, r.roster.nameOf
 	c.Changed, c.Metrics, c.Events = r.notify.Notify, r.metrics, &Events{Recorder: p.recorder}
 	c.Look = func(name fleet.RolloutName, spec v1alpha1.FleetRolloutSpec) {
-		r.heads.Ask(originOf(name, spec.Source, spec.Delivery))
+		r.heads.Ask(turn.OriginOf(name, spec.Source, spec.Delivery))
 	}
 	c.Watch = func(ctx context.Context, name fleet.RolloutName, account string) error {
 		inventory, err := p.cluster.Inventory(ctx, name)
@@ -432,7 +433,7 @@ func (r *running) wire(p parts) {
 const flatFleet = 1000
 
 // keeper of what this member has in the fleet's state.
-func (r *running) keeper(promises Promises, log logr.Logger) *Keeper {
+func (r *running) keeper(promises turn.Promises, log logr.Logger) *Keeper {
 	k := &Keeper{
 		Self: r.id, Roster: r.roster.get, Ledger: r.ledger, Promises: promises, Reports: r.control.turned,
 		Flat: flatFleet, Carry: r.node.Carry, Clock: r.clock, Log: log.WithName("keeper"), Settled: r.node.Settled(),

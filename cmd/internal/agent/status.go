@@ -12,6 +12,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
@@ -27,13 +28,24 @@ type Heard struct {
 	Alone bool
 }
 
+// outlook is what a member knows of the fleet beside what its turns report.
+type outlook struct {
+	agent  *turn.Agent
+	ledger *MeshLedger
+	heard  Heard
+	nameOf func(fleet.MemberID) fleet.Name
+}
+
+func (c *Controller) outlook() outlook { return outlook{c.Agent, c.Ledger, c.Heard(), c.NameOf} }
+
 // input for everything that people read of a rollout: one source, so that status, endpoint and CLI
 // never tell different stories.
-func (a *Agent) input(name fleet.RolloutName, r *Report, ledger *MeshLedger, heard Heard, nameOf func(fleet.MemberID) fleet.Name) readapi.Input {
+func (o outlook) input(name fleet.RolloutName, r *turn.Report) readapi.Input {
 	in := readapi.Input{
-		Name: name, Plan: r.Plan, Facts: ledger, History: ledger, Self: a.Self, NameOf: nameOf,
-		Statuses: ledger.Statuses(name), Heard: heard.Since, Presence: heard.Presence, Alone: heard.Alone,
-		Suspended: r.Rollout.Settings.Suspend, Duplicate: a.Duplicate != nil && a.Duplicate(), Author: r.Rollout.Author, Subject: r.Subject,
+		Name: name, Plan: r.Plan, Facts: o.ledger, History: o.ledger, Self: o.agent.Self, NameOf: o.nameOf,
+		Statuses: o.ledger.Statuses(name), Heard: o.heard.Since, Presence: o.heard.Presence, Alone: o.heard.Alone,
+		Suspended: r.Rollout.Settings.Suspend, Duplicate: o.agent.Duplicate != nil && o.agent.Duplicate(),
+		Author: r.Rollout.Author, Subject: r.Subject,
 	}
 	if r.Rollout.Origin.Type != "" {
 		in.Origin = &r.Rollout.Origin
@@ -42,7 +54,7 @@ func (a *Agent) input(name fleet.RolloutName, r *Report, ledger *MeshLedger, hea
 }
 
 // status is the object's status after a turn. Conditions keep their transition times from before.
-func status(before v1alpha1.FleetRolloutStatus, generation int64, r *Report, in readapi.Input) v1alpha1.FleetRolloutStatus {
+func status(before v1alpha1.FleetRolloutStatus, generation int64, r *turn.Report, in readapi.Input) v1alpha1.FleetRolloutStatus {
 	after := *before.DeepCopy()
 	after.ObservedGeneration = generation
 	after.Origin, after.Summary, after.Stages, after.Release = in.Origin, readapi.Summary(in), readapi.StageStatuses(in), readapi.ReleaseStatus(in)
@@ -65,7 +77,7 @@ func status(before v1alpha1.FleetRolloutStatus, generation int64, r *Report, in 
 	return after
 }
 
-func here(r *Report) *v1alpha1.MemberRollout {
+func here(r *turn.Report) *v1alpha1.MemberRollout {
 	h := &v1alpha1.MemberRollout{
 		Phase: r.Phase(), Stage: r.Decision.Stage, Because: clipMessage(r.Because()),
 		Objects: int32(r.Outcome.Objects), //nolint:gosec // bounded by MaxObjects
@@ -84,13 +96,13 @@ func here(r *Report) *v1alpha1.MemberRollout {
 }
 
 // conditions that are always there.
-func conditions(r *Report, in readapi.Input) []metav1.Condition {
+func conditions(r *turn.Report, in readapi.Input) []metav1.Condition {
 	return []metav1.Condition{
 		readapi.ReadyCondition(in), sourceReady(r), sealed(r), applied(r), available(r),
 	}
 }
 
-func sourceReady(r *Report) metav1.Condition {
+func sourceReady(r *turn.Report) metav1.Condition {
 	if err := r.Trouble[v1alpha1.ConditionSourceReady]; err != nil {
 		return condition(v1alpha1.ConditionSourceReady, metav1.ConditionFalse, fleet.ReasonOf(err, v1alpha1.ReasonFetchFailed), err.Error())
 	}
@@ -100,7 +112,7 @@ func sourceReady(r *Report) metav1.Condition {
 	return condition(v1alpha1.ConditionSourceReady, metav1.ConditionTrue, v1alpha1.ReasonFetched, string(r.Promise.Accepted.Revision))
 }
 
-func sealed(r *Report) metav1.Condition {
+func sealed(r *turn.Report) metav1.Condition {
 	if err := r.Trouble[v1alpha1.ConditionSealed]; err != nil {
 		return condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, fleet.ReasonOf(err, v1alpha1.ReasonInvalid), err.Error())
 	}
@@ -118,7 +130,7 @@ func sealed(r *Report) metav1.Condition {
 	return condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, reason, message)
 }
 
-func applied(r *Report) metav1.Condition {
+func applied(r *turn.Report) metav1.Condition {
 	if err := r.Trouble[v1alpha1.ConditionApplied]; err != nil {
 		return condition(v1alpha1.ConditionApplied, metav1.ConditionFalse, fleet.ReasonOf(err, v1alpha1.ReasonApplyFailed), err.Error())
 	}
@@ -132,7 +144,7 @@ func applied(r *Report) metav1.Condition {
 		fmt.Sprintf("%s, %d objects", r.Promise.Installed.Release.Revision.Short(), r.Outcome.Objects))
 }
 
-func available(r *Report) metav1.Condition {
+func available(r *turn.Report) metav1.Condition {
 	if c, is := failed(r); is {
 		return c
 	}
@@ -157,7 +169,7 @@ func available(r *Report) metav1.Condition {
 
 // failed is the condition while the release that is asked for has failed here: what runs instead may be well, but is
 // another release.
-func failed(r *Report) (metav1.Condition, bool) {
+func failed(r *turn.Report) (metav1.Condition, bool) {
 	gaveUp := r.Decision.Reason == sequencer.HasGivenUp
 	if r.Plan == nil || !gaveUp && r.Decision.Reason != sequencer.HasStarted {
 		return metav1.Condition{}, false
@@ -181,7 +193,7 @@ func failed(r *Report) (metav1.Condition, bool) {
 }
 
 // runsInstead of a release that failed.
-func runsInstead(r *Report) string {
+func runsInstead(r *turn.Report) string {
 	i := r.Promise.Installed
 	if i == nil {
 		return "there is no earlier release to go back to"
@@ -194,14 +206,14 @@ func runsInstead(r *Report) string {
 }
 
 // onlyIf gives a condition that exists only while it is true.
-func onlyIf(kind string, r *Report, in readapi.Input) *metav1.Condition {
+func onlyIf(kind string, r *turn.Report, in readapi.Input) *metav1.Condition {
 	is := func(reason, message string) *metav1.Condition {
 		c := condition(kind, metav1.ConditionTrue, reason, message)
 		return &c
 	}
 	switch kind {
 	case v1alpha1.ConditionReconciling:
-		if r.Decision.Verdict == sequencer.Go && r.Phase() != PhaseFailed {
+		if r.Decision.Verdict == sequencer.Go && r.Phase() != turn.PhaseFailed {
 			return is(v1alpha1.ReasonProgressing, r.Because())
 		}
 	case v1alpha1.ConditionStalled:

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/sequencer"
-	"github.com/flotilla-dev/flotilla/specialize"
 )
 
 // condition of the site's last turn, as the endpoint and the object have it.
@@ -136,58 +133,5 @@ func TestSealedNamesOverridesForNobody(t *testing.T) {
 	w.turns(time.Second)
 	if c := w.site("nyc").condition(v1alpha1.ConditionSealed); c.Message != "4 members by test, number 3" {
 		t.Errorf("%q", c.Message)
-	}
-}
-
-// TestDefaultsAreOfOneTable: what the agent acts on where nothing is written is what the API says, field by field.
-func TestDefaultsAreOfOneTable(t *testing.T) {
-	var nothing v1alpha1.FleetRolloutSpec
-	table, err := nothing.Settings("web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	says := func(field string) string {
-		at := slices.IndexFunc(table, func(s v1alpha1.Setting) bool { return s.Field == field })
-		if at < 0 {
-			t.Fatalf("%s is not in the table", field)
-		}
-		return table[at].Value
-	}
-	length := func(field string) time.Duration {
-		d, err := time.ParseDuration(says(field))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	}
-	want := Settings{
-		SourceInterval: length("spec.source.interval"), SourceTimeout: length("spec.source.timeout"),
-		DeliveryInterval: length("spec.delivery.interval"), RetryInterval: length("spec.delivery.retryInterval"),
-	}
-	if diff := cmp.Diff(want, settingsFrom(nothing)); diff != "" || want.SourceTimeout == 0 {
-		t.Errorf("-table +agent:\n%s", diff)
-	}
-	if got, want := accountOf(nothing.Delivery), says("spec.delivery.serviceAccountName"); got != want || got == "" {
-		t.Errorf("account %q, want %q", got, want)
-	}
-	// A sealed spec has no intervals, and one that is written says what it says.
-	every := &v1alpha1.Duration{Duration: metav1.Duration{Duration: 7 * time.Second}}
-	written := v1alpha1.FleetRolloutSpec{
-		Suspend: true, Source: v1alpha1.Source{Interval: every, Timeout: every},
-		Delivery: v1alpha1.Delivery{Interval: every, RetryInterval: every, ServiceAccountName: "web"},
-	}
-	const seven = 7 * time.Second
-	if got := settingsFrom(written); got != (Settings{true, seven, seven, seven, seven}) {
-		t.Errorf("%+v", got)
-	}
-	if got := accountOf(written.Delivery); got != "web" {
-		t.Errorf("account %q", got)
-	}
-	r := (&turn{Agent: &Agent{}, name: fleet.RolloutName{Namespace: "shop", Name: "web"}}).ready(&Installed{}, specialize.Manifest{})
-	if !r.Prune || r.MaxPruneObjects != 10 || r.MaxPrunePercent != 50 || r.ServiceAccount != "flotilla" {
-		t.Errorf("%+v", r.Release)
-	}
-	if p := pace(&sequencer.Stage{}, v1alpha1.Delivery{}, 0); p.Retries != sequencer.DefaultRetries {
-		t.Errorf("%d retries", p.Retries)
 	}
 }

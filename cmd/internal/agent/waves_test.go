@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source/sourcetest"
@@ -49,7 +50,7 @@ func TestReleaseInWaves(t *testing.T) {
 	w.git.Commit("main", migrating("1"))
 	w.turns(10 * time.Second)
 	w.want("ams=")
-	if r := &ams.last; r.Outcome.Waiting == "" || r.Next <= 0 || r.Next > waveRecheck || r.Phase() != PhaseChecking || !strings.Contains(r.Because(), "Job shop/migrate: is not complete") {
+	if r := &ams.last; r.Outcome.Waiting == "" || r.Next <= 0 || r.Next > 5*time.Second || r.Phase() != turn.PhaseChecking || !strings.Contains(r.Because(), "Job shop/migrate: is not complete") {
 		t.Errorf("waits for %q, next turn in %s, %s: %s", r.Outcome.Waiting, r.Next, r.Phase(), r.Because())
 	}
 	ams.cluster.Finish(migrateID, false)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/delivery/deliverytest"
 	"github.com/flotilla-dev/flotilla/sequencer"
@@ -35,12 +36,12 @@ type world struct {
 	spec    v1alpha1.FleetRolloutSpec
 	name    fleet.RolloutName
 	number  uint64
-	sealed  Rollout
+	sealed  turn.Rollout
 }
 
 // site is one member with its cluster, its promises and its agent.
 type site struct {
-	*Agent
+	*turn.Agent
 	world    *world
 	key      ed25519.PrivateKey
 	member   fleet.Member
@@ -53,7 +54,7 @@ type site struct {
 	// beforeCommit, if set, is asked before a record is stored: a crash between promise and publication.
 	beforeCommit func(fleet.Record) error
 	bad          map[string]bool // images that do not get healthy here
-	last         Report
+	last         turn.Report
 }
 
 const payload = `
@@ -116,7 +117,7 @@ func (s *site) restart() {
 	clock := func() fleet.Moment {
 		return fleet.Moment{Wall: time.Unix(1_800_000_000, 0).Add(s.world.now), Elapsed: s.world.now, Boot: "boot"}
 	}
-	s.Agent = &Agent{
+	s.Agent = &turn.Agent{
 		Self: s.member, Rollouts: s.world, Clock: clock, Log: logr.Discard(),
 		Heads:    &PolledHeads{Source: s.world.git, Clock: clock, Seed: s.member.ID},
 		Renderer: &CachedRenderer{}, Inputs: s.inputs, Deliverer: s.cluster, Promises: s.promises, Ledger: ledger,
@@ -214,15 +215,15 @@ func (w *world) seal() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.sealed = Rollout{Sealed: sealed, Settings: settingsFrom(w.spec), Origin: v1alpha1.Origin{Type: "Repository", Name: "test"}}
+	w.sealed = turn.Rollout{Sealed: sealed, Settings: turn.SettingsOf(w.spec), Origin: v1alpha1.Origin{Type: "Repository", Name: "test"}}
 }
 
-// Rollout is in Rollouts.
-func (w *world) Rollout(_ context.Context, name fleet.RolloutName) (Rollout, bool, error) {
+// Rollout is in turn.Rollouts.
+func (w *world) Rollout(_ context.Context, name fleet.RolloutName) (turn.Rollout, bool, error) {
 	return w.sealed, name == w.name && w.sealed.Author != "", nil
 }
 
-// Gone is in Rollouts.
+// Gone is in turn.Rollouts.
 func (w *world) Gone(fleet.RolloutName) bool { return false }
 
 func (w *world) site(name string) *site {
@@ -257,7 +258,7 @@ func (s *site) turn() {
 // look lets everyone look at the source in the next turn, whenever that would be due.
 func (w *world) look() {
 	for _, s := range w.members {
-		s.Heads.(*PolledHeads).Ask(originOf(w.name, w.spec.Source, w.spec.Delivery))
+		s.Heads.(*PolledHeads).Ask(turn.OriginOf(w.name, w.spec.Source, w.spec.Delivery))
 	}
 }
 
@@ -293,9 +294,9 @@ type memoryPromises struct {
 	fail   error
 }
 
-// Load is in Promises.
-func (m *memoryPromises) Load(_ context.Context, name fleet.RolloutName) (Promise, error) {
-	p := Promise{Rollout: name}
+// Load is in turn.Promises.
+func (m *memoryPromises) Load(_ context.Context, name fleet.RolloutName) (turn.Promise, error) {
+	p := turn.Promise{Rollout: name}
 	if m.fail != nil {
 		return p, m.fail
 	}
@@ -305,8 +306,8 @@ func (m *memoryPromises) Load(_ context.Context, name fleet.RolloutName) (Promis
 	return p, nil
 }
 
-// Save is in Promises.
-func (m *memoryPromises) Save(_ context.Context, p Promise) error {
+// Save is in turn.Promises.
+func (m *memoryPromises) Save(_ context.Context, p turn.Promise) error {
 	if m.fail != nil {
 		return m.fail
 	}
@@ -322,5 +323,5 @@ func (m *memoryPromises) Save(_ context.Context, p Promise) error {
 	return nil
 }
 
-// All is in Promises.
+// All is in turn.Promises.
 func (m *memoryPromises) All(context.Context) ([]fleet.RolloutName, error) { return nil, nil }

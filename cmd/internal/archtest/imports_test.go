@@ -21,6 +21,9 @@ var deciders = []string{
 	"api/fleet", "api/v1alpha1", "source", "selection", "specialize", "sequencer", "sequencer/lattice", "delivery",
 }
 
+// turn ties the stages together. It is handed a clock and everything that reaches out, as the deciders are.
+const turn = "cmd/internal/agent/turn"
+
 // stages of the pipeline, in its order.
 var stages = []string{"source", "selection", "specialize", "sequencer", "delivery"}
 
@@ -126,6 +129,21 @@ var rules = slices.Concat([]rule{
 		because: "it goes through every state of the decisions, and of nothing else",
 	},
 	{
+		name: "turn", in: []string{turn},
+		only: []string{
+			"std", "./api/fleet", "./api/v1alpha1", "./source", "./specialize", "./sequencer", "./delivery", "github.com/go-logr/logr",
+		},
+		because: "the product on one screen runs in an agent, in a simulator and in the CLI; only the first has a network and a store",
+	},
+	{
+		name: "simulator", in: []string{"cmd/internal/sim"},
+		never: []string{
+			"./cmd/internal/agent", "./sequencer/mesh/...", "./sequencer/store/...", "./delivery/kube/...", "./source/git/...",
+			"./source/chart/...", "github.com/libp2p/...",
+		},
+		because: "it plays everything around the turn, and the CLI links it",
+	},
+	{
 		name: "commands", in: []string{"cmd/..."}, except: []string{"cmd/internal/...", "cmd/devfleet/...", "cmd/statebench/..."},
 		never:   []string{"./source/...", "./selection/...", "./specialize/...", "./sequencer/...", "./delivery/..."},
 		because: "a command reads its flags and calls cmd/internal, where the same thing can be tested and simulated",
@@ -166,7 +184,7 @@ var rules = slices.Concat([]rule{
 		because: "the wiring knows the parts; a part that knows the wiring cannot be used without it",
 	},
 	{
-		name: "no-io", in: deciders,
+		name: "no-io", in: append(slices.Clone(deciders), turn),
 		never: []string{
 			"net", "net/http/...", "net/rpc/...", "net/smtp", "os", "os/...", "syscall", "unsafe", "plugin",
 			"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "github.com/libp2p/...",
@@ -174,7 +192,7 @@ var rules = slices.Concat([]rule{
 		because: "a package decides or it does; what decides is handed its facts",
 	},
 	{
-		name: "no-clock", in: deciders,
+		name: "no-clock", in: append(slices.Clone(deciders), turn),
 		calls: []string{
 			"time.Now", "time.Since", "time.Until", "time.Sleep", "time.After", "time.AfterFunc",
 			"time.NewTimer", "time.NewTicker", "time.Tick",
@@ -182,7 +200,7 @@ var rules = slices.Concat([]rule{
 		because: "the time is a fleet.Moment among the arguments, so that hours are simulated in milliseconds",
 	},
 	{
-		name: "no-own-context", in: deciders,
+		name: "no-own-context", in: append(slices.Clone(deciders), turn),
 		calls:   []string{"context.Background", "context.TODO"},
 		because: "work that nobody can cancel outlives the one who asked for it",
 	},
@@ -209,7 +227,7 @@ var rules = slices.Concat([]rule{
 		because: "whoever needs a payload asks source.Source, or OCI will never be one",
 	},
 	{
-		name: "libp2p-in-one-package", in: []string{"..."}, except: []string{"sequencer/mesh/...", "cmd/internal/sim/...", "cmd/statebench/..."},
+		name: "libp2p-in-one-package", in: []string{"..."}, except: []string{"sequencer/mesh/...", "cmd/statebench/..."},
 		never:   []string{"github.com/libp2p/...", "github.com/multiformats/..."},
 		because: "a member is a fleet.MemberID everywhere else, so that the mesh can be replaced",
 	},
@@ -244,7 +262,7 @@ func stagesApart() []rule {
 		}
 		apart = append(apart, rule{
 			name: "stages-apart-" + stage, in: []string{stage + "/..."}, never: others, tests: true,
-			because: "each stage can be replaced without the others; cmd/internal/agent ties them together",
+			because: "each stage can be replaced without the others; " + turn + " ties them together",
 		})
 	}
 	return apart

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source"
@@ -88,7 +88,7 @@ func (w *World) violate(m *member, format string, args ...any) {
 }
 
 // bound looks at a promise as it is kept: its new records are what the member is bound to from now on.
-func (w *World) bound(m *member, p *agent.Promise) {
+func (w *World) bound(m *member, p *turn.Promise) {
 	for _, b := range p.Said {
 		if m.saidBefore[string(b)] {
 			continue

@@ -2,7 +2,7 @@
 
 // Package sim answers: what does a whole fleet do, in every kind of weather, when nothing but a seed is chosen?
 //
-// It runs the production agent's [agent.Agent.Turn] for every member, with virtual clocks, a network that delays,
+// It runs the production agent's [turn.Agent.Turn] for every member, with virtual clocks, a network that delays,
 // loses, doubles and cuts, disks and API servers that fail at each point where something is kept, clusters that get
 // well or do not, and git servers that lag, freeze and fork. Time is a queue of events; there is one goroutine, and
 // one seed gives one story. A run has two phases: first faults, then none, in which the fleet must come to rest

@@ -7,7 +7,7 @@ import (
 	"math/bits"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 )
 
 // book holds every record that was ever said, once: what a member has heard is a set of page numbers. A thousand
@@ -107,7 +107,7 @@ func (h *heard) equal(other *heard) bool {
 // ledger is what a member holds, as its agent reads it.
 type ledger struct{ *member }
 
-var _ agent.Ledger = ledger{}
+var _ turn.Ledger = ledger{}
 
 // holds says whether the member has heard of a milestone.
 func (l ledger) holds(k factKey) bool {
@@ -157,7 +157,7 @@ func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
 	return out
 }
 
-// Prepare is in agent.Ledger. Nothing here checks signatures, so none are made: that is the mesh's.
+// Prepare is in turn.Ledger. Nothing here checks signatures, so none are made: that is the mesh's.
 func (l ledger) Prepare(kind fleet.Kind, key string, body []byte) (fleet.Record, error) {
 	l.seq++
 	return fleet.Record{
@@ -165,13 +165,13 @@ func (l ledger) Prepare(kind fleet.Kind, key string, body []byte) (fleet.Record,
 	}, nil
 }
 
-// Status is in agent.Ledger. What members say for people alone is left out of the network.
+// Status is in turn.Ledger. What members say for people alone is left out of the network.
 func (l ledger) Status(m fleet.MemberID, name fleet.RolloutName) (fleet.Status, bool) {
 	status, ok := l.statuses[name]
 	return status, ok && m == l.Self.ID
 }
 
-// Commit is in agent.Ledger.
+// Commit is in turn.Ledger.
 func (l ledger) Commit(_ context.Context, r fleet.Record) error {
 	if r.Kind == fleet.KindRegister {
 		if status, err := fleet.DecodeStatus(&r); err == nil {

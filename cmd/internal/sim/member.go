@@ -16,7 +16,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
@@ -35,7 +35,7 @@ var errAPI = errors.New("the API server did not answer")
 
 // member is one cluster with its agent, its API, its store and its clocks.
 type member struct {
-	*agent.Agent
+	*turn.Agent
 	*World
 	index int
 	// store: what it has heard, and its own last position.
@@ -46,9 +46,9 @@ type member struct {
 	statuses   map[fleet.RolloutName]fleet.Status
 	// api: promises as JSON, and as they read back.
 	api  map[fleet.RolloutName][]byte
-	kept map[fleet.RolloutName]agent.Promise
+	kept map[fleet.RolloutName]turn.Promise
 	// late: what is in the API while a planted bug has written nothing newer.
-	late map[fleet.RolloutName]*agent.Promise
+	late map[fleet.RolloutName]*turn.Promise
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
 	// running is what each rollout has in the cluster, by rollout.
@@ -78,14 +78,14 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]agent.Promise{}, late: map[fleet.RolloutName]*agent.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
 		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
-	m.Agent = &agent.Agent{
+	m.Agent = &turn.Agent{
 		Self: self, Rollouts: declared{m}, Heads: heads{m}, Renderer: renderer{}, Inputs: inputs{}, Deliverer: cluster{m},
 		Promises: promises{m}, Ledger: ledger{m}, Plans: &w.compiled, Clock: m.moment, Log: logr.Discard(),
 	}
@@ -185,31 +185,31 @@ func (m *member) news(page int) {
 // renderer gives a revision's name for its manifest.
 type renderer struct{}
 
-func (renderer) Render(_ context.Context, r agent.RenderRequest) (specialize.Manifest, error) {
+func (renderer) Render(_ context.Context, r turn.RenderRequest) (specialize.Manifest, error) {
 	return specialize.Manifest{Digest: fleet.DigestOf("flotilla.dev/sim-manifest", []byte(r.Revision)), Engine: specialize.Plain, Path: r.Path}, nil
 }
 
-type inputs struct{ agent.Inputs }
+type inputs struct{ turn.Inputs }
 
 // promises are the member's own API.
 type promises struct{ *member }
 
-// Load is in agent.Promises.
-func (p promises) Load(_ context.Context, name fleet.RolloutName) (agent.Promise, error) {
+// Load is in turn.Promises.
+func (p promises) Load(_ context.Context, name fleet.RolloutName) (turn.Promise, error) {
 	if p.strikes(p.params.APIFails) {
 		p.count("api read failed")
-		return agent.Promise{}, errAPI
+		return turn.Promise{}, errAPI
 	}
 	promise, ok := p.kept[name]
 	if !ok {
-		return agent.Promise{Rollout: name}, nil
+		return turn.Promise{Rollout: name}, nil
 	}
 	promise.Said = slices.Clone(promise.Said)
 	return promise, nil
 }
 
-// Save is in agent.Promises: it fails before, or after, or the process dies before or after.
-func (p promises) Save(_ context.Context, promise agent.Promise) error {
+// Save is in turn.Promises: it fails before, or after, or the process dies before or after.
+func (p promises) Save(_ context.Context, promise turn.Promise) error {
 	b, err := json.Marshal(promise)
 	if err != nil || string(b) == string(p.api[promise.Rollout]) {
 		return err
@@ -221,7 +221,7 @@ func (p promises) Save(_ context.Context, promise agent.Promise) error {
 		p.count("api write failed")
 		return errAPI
 	}
-	var read agent.Promise
+	var read turn.Promise
 	if err := json.Unmarshal(b, &read); err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (p promises) Save(_ context.Context, promise agent.Promise) error {
 	return nil
 }
 
-// All is in agent.Promises.
+// All is in turn.Promises.
 func (p promises) All(context.Context) ([]fleet.RolloutName, error) { return nil, nil }
 
 // cluster is where payloads run.
@@ -309,8 +309,8 @@ type heads struct{ *member }
 //go:embed app
 var payload embed.FS
 
-// Latest is in agent.Heads.
-func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (source.Snapshot, time.Duration, error) {
+// Latest is in turn.Heads.
+func (h heads) Latest(_ context.Context, src source.Origin, _ turn.Settings) (source.Snapshot, time.Duration, error) {
 	at := h.now - h.lag
 	if h.frozen > 0 {
 		at = min(at, h.frozen)
@@ -322,12 +322,12 @@ func (h heads) Latest(_ context.Context, src source.Origin, _ agent.Settings) (s
 	return source.Snapshot{Revision: revision, Files: payload}, h.params.Interval, nil
 }
 
-// At is in agent.Heads.
+// At is in turn.Heads.
 func (h heads) At(_ context.Context, _ source.Origin, rev fleet.Revision) (source.Snapshot, error) {
 	return source.Snapshot{Revision: rev, Files: payload}, nil
 }
 
-// Relation is in agent.Heads.
+// Relation is in turn.Heads.
 func (h heads) Relation(_ context.Context, src source.Origin, from, to fleet.Revision) (source.Relation, error) {
 	relation := h.rolloutOf(src).relation(from, to)
 	if h.bug.relation != nil {
@@ -339,11 +339,11 @@ func (h heads) Relation(_ context.Context, src source.Origin, from, to fleet.Rev
 // declared is the fleet repository as this member has read it.
 type declared struct{ *member }
 
-// Rollout is in agent.Rollouts.
-func (d declared) Rollout(_ context.Context, name fleet.RolloutName) (agent.Rollout, bool, error) {
+// Rollout is in turn.Rollouts.
+func (d declared) Rollout(_ context.Context, name fleet.RolloutName) (turn.Rollout, bool, error) {
 	seal := d.rollouts[d.book.names[name]].seal(d.now - d.lag)
 	return seal, seal.Author != "", nil
 }
 
-// Gone is in agent.Rollouts.
+// Gone is in turn.Rollouts.
 func (d declared) Gone(fleet.RolloutName) bool { return false }

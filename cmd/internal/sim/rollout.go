@@ -12,7 +12,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/sequencer"
 	"github.com/flotilla-dev/flotilla/source"
 )
@@ -30,7 +30,7 @@ type rollout struct {
 
 type sealed struct {
 	at      time.Duration
-	rollout agent.Rollout
+	rollout turn.Rollout
 }
 
 type commit struct {
@@ -83,7 +83,7 @@ func (r *rollout) relation(from, to fleet.Revision) source.Relation {
 }
 
 // seal in force at a moment.
-func (r *rollout) seal(at time.Duration) (s agent.Rollout) {
+func (r *rollout) seal(at time.Duration) (s turn.Rollout) {
 	for _, next := range r.seals {
 		if next.at <= at {
 			s = next.rollout
@@ -106,9 +106,9 @@ func (w *World) reseal(i int, at time.Duration, targets []fleet.Member) error {
 		return err
 	}
 	whole := r.spec.WithSchemaDefaults()
-	r.seals = append(r.seals, sealed{at, agent.Rollout{
+	r.seals = append(r.seals, sealed{at, turn.Rollout{
 		Sealed: s, Origin: v1alpha1.Origin{Type: "Repository", Name: "sim"},
-		Settings: agent.Settings{
+		Settings: turn.Settings{
 			SourceInterval: w.params.Interval, DeliveryInterval: w.params.Interval, RetryInterval: whole.Delivery.RetryInterval.Or(0),
 		},
 	}})

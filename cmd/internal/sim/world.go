@@ -12,7 +12,7 @@ import (
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
-	"github.com/flotilla-dev/flotilla/cmd/internal/agent"
+	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 )
 
 // World is one fleet in one run.
@@ -26,7 +26,7 @@ type World struct {
 	rollouts []*rollout
 	sources  map[string]int
 	plans    map[fleet.Digest]*truth
-	compiled agent.Plans
+	compiled turn.Plans
 	network  network
 	// faults that happened, by type; turns taken; violations found.
 	faults     map[string]int

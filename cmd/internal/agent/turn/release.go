@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package turn
 
 import (
 	"context"
@@ -21,6 +21,19 @@ type RenderRequest struct {
 	Source   string
 	Revision fleet.Revision
 	Chart    fleet.Revision
+}
+
+// Inputs is what a render takes from the member's own cluster.
+type Inputs interface {
+	// Objects are the data of ConfigMaps and Secrets, as the reader may read them. Those that are not there are left out.
+	Objects(ctx context.Context, as source.Reader, refs []specialize.Reference) (map[specialize.Reference]map[string]string, error)
+	// Capabilities of the API server: its version, and the API versions and kinds that it serves.
+	Capabilities(ctx context.Context) (version string, apiVersions []string, err error)
+}
+
+// Charts are charts of repositories, by exact version.
+type Charts interface {
+	Chart(ctx context.Context, as source.Reader, chart v1alpha1.HelmChart) (source.Snapshot, error)
 }
 
 // rendered is a release ready to be delivered, and what to remember of it.
@@ -111,7 +124,7 @@ func (t *turn) render(ctx context.Context, installed *Installed) (specialize.Man
 
 // gather everything that the manifest depends on.
 func (t *turn) gather(ctx context.Context, installed *Installed) (RenderRequest, error) {
-	origin := originOf(t.name, installed.Source, installed.Delivery)
+	origin := OriginOf(t.name, installed.Source, installed.Delivery)
 	snap := t.latest
 	began := t.Clock().Elapsed
 	defer func() { t.report.Took.Fetch += t.Clock().Elapsed - began }()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package turn
 
 import (
 	"context"
@@ -63,6 +63,18 @@ type Settings struct {
 	RetryInterval    time.Duration `json:"retryInterval"`
 }
 
+// SettingsOf a spec, with the CRD's defaults: files of the fleet repository meet no API server.
+func SettingsOf(spec v1alpha1.FleetRolloutSpec) Settings {
+	whole := spec.WithSchemaDefaults()
+	return Settings{
+		Suspend:          spec.Suspend,
+		SourceInterval:   whole.Source.Interval.Or(0),
+		SourceTimeout:    whole.Source.Timeout.Or(0),
+		DeliveryInterval: whole.Delivery.Interval.Or(0),
+		RetryInterval:    whole.Delivery.RetryInterval.Or(0),
+	}
+}
+
 // Rollouts says what is asked of this fleet: the newest seal of each rollout.
 type Rollouts interface {
 	// Rollout by name. An error says why there is a rollout that cannot be acted on; false that there is none.
@@ -103,8 +115,8 @@ type Report struct {
 	Next time.Duration
 }
 
-// isEmpty says that nobody asks for the rollout and this member has promised nothing in it: there is nothing to tell.
-func (r *Report) isEmpty() bool {
+// IsEmpty says that nobody asks for the rollout and this member has promised nothing in it: there is nothing to tell.
+func (r *Report) IsEmpty() bool {
 	p := &r.Promise
 	return r.Rollout.Author == "" && len(r.Trouble) == 0 && p.Accepted.IsZero() && p.Authored == nil && p.Stop == nil &&
 		p.Installed == nil && len(p.Plans)+len(p.Said) == 0
@@ -160,7 +172,7 @@ type turn struct {
 // origin of what is asked now.
 func (t *turn) origin() source.Origin {
 	spec := t.report.Rollout.Spec
-	return originOf(t.name, spec.Source, spec.Delivery)
+	return OriginOf(t.name, spec.Source, spec.Delivery)
 }
 
 // recall reads what was promised, and says again what the fleet's state has lost of it (R5).
@@ -394,8 +406,8 @@ func (t *turn) save(ctx context.Context, next Promise) error {
 	return nil
 }
 
-// originOf a rollout's source: its secrets are read as the account that delivers.
-func originOf(name fleet.RolloutName, src v1alpha1.Source, d v1alpha1.Delivery) source.Origin {
+// OriginOf a rollout's source: its secrets are read as the account that delivers.
+func OriginOf(name fleet.RolloutName, src v1alpha1.Source, d v1alpha1.Delivery) source.Origin {
 	o := source.Origin{Source: src}
 	if src.SecretRef != nil || src.ProxySecretRef != nil {
 		o.Reader = readerOf(name, d)
@@ -404,11 +416,11 @@ func originOf(name fleet.RolloutName, src v1alpha1.Source, d v1alpha1.Delivery) 
 }
 
 func readerOf(name fleet.RolloutName, d v1alpha1.Delivery) source.Reader {
-	return source.Reader{Namespace: name.Namespace, ServiceAccount: accountOf(d)}
+	return source.Reader{Namespace: name.Namespace, ServiceAccount: AccountOf(d)}
 }
 
-// accountOf a delivery, as which everything of the rollout is read and written.
-func accountOf(d v1alpha1.Delivery) string {
+// AccountOf a delivery, as which everything of the rollout is read and written.
+func AccountOf(d v1alpha1.Delivery) string {
 	return withDefaults(d).ServiceAccountName
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package turn
 
 import (
 	"context"
@@ -24,9 +24,9 @@ const (
 	PhaseIneligible  = "Ineligible"
 )
 
-// renewAfter so long a register is said again although nothing changed, or it would leave the fleet's state
+// RenewAfter so long a register is said again although nothing changed, or it would leave the fleet's state
 // ([fleet.Lifetime]). What nobody renews, such as the status of a rollout that has ended, does.
-const renewAfter = 10 * 24 * time.Hour
+const RenewAfter = 10 * 24 * time.Hour
 
 // tell the others in one line where this member is: for people, and so that a head seen here is looked
 // for there. It is written only when it says something new, or before it expires.
@@ -51,7 +51,7 @@ func (t *turn) tell(ctx context.Context) error {
 	}
 	if ok {
 		status.Time = last.Time
-		if last == status && t.now.Wall.Sub(time.Unix(last.Time, 0)) < renewAfter {
+		if last == status && t.now.Wall.Sub(time.Unix(last.Time, 0)) < RenewAfter {
 			return nil
 		}
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package turn
 
 import (
 	"context"
@@ -77,8 +77,8 @@ func (p *Promise) endedLongAgo(now time.Time) bool {
 	return p.Ended > 0 && now.Sub(time.Unix(p.Ended, 0)) > forgetAfter
 }
 
-// spoken is what the promise knows of the plans that this member said something of.
-func (p *Promise) spoken(now time.Time) sequencer.Spoken {
+// Spoken is what the promise knows of the plans that this member said something of.
+func (p *Promise) Spoken(now time.Time) sequencer.Spoken {
 	s := sequencer.Spoken{Plans: p.Plans, Closed: p.Closed, Ended: p.endedLongAgo(now)}
 	for _, b := range p.Said {
 		if r, err := fleet.DecodeRecord(b); err == nil {
@@ -104,7 +104,7 @@ func (p *Promise) spoke(facts sequencer.Facts, self fleet.MemberID, plan fleet.D
 	if milestones == 0 || slices.Contains(p.Plans, plan) {
 		return
 	}
-	live := p.spoken(time.Time{}).Live(false)
+	live := p.Spoken(time.Time{}).Live(false)
 	p.Plans = slices.DeleteFunc(p.Plans, func(old fleet.Digest) bool {
 		return !slices.Contains(live, old) && !spokenOf(facts, self, old)
 	})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package turn
 
 import (
 	"context"
@@ -134,7 +134,7 @@ func (t *turn) giveUp(ctx context.Context) error {
 
 // hopeless: something of what runs here says that it will not get healthy by itself.
 func (t *turn) hopeless(ctx context.Context) bool {
-	health, err := t.Deliverer.Health(ctx, t.name, accountOf(t.promise.Installed.Delivery))
+	health, err := t.Deliverer.Health(ctx, t.name, AccountOf(t.promise.Installed.Delivery))
 	return err == nil && health.State == delivery.Failed
 }
 
@@ -142,7 +142,7 @@ func (t *turn) hopeless(ctx context.Context) bool {
 // healthy here (R1). It starts nothing, so it needs no gate.
 func (t *turn) carryOver(ctx context.Context) error {
 	d := t.report.Decision
-	if d.Verdict == sequencer.Done || d.Verdict == sequencer.Out || d.Reason == sequencer.HasStarted || !t.promise.good() {
+	if d.Verdict == sequencer.Done || d.Verdict == sequencer.Out || d.Reason == sequencer.HasStarted || !t.promise.Good() {
 		return nil
 	}
 	release, err := t.release(ctx)
@@ -155,7 +155,7 @@ func (t *turn) carryOver(ctx context.Context) error {
 }
 
 func (t *turn) carry(ctx context.Context, r rendered) (done bool, err error) {
-	if !t.promise.good() || t.promise.Installed.Manifest != r.installed.Manifest ||
+	if !t.promise.Good() || t.promise.Installed.Manifest != r.installed.Manifest ||
 		t.promise.Installed.Delivery.ServiceAccountName != r.installed.Delivery.ServiceAccountName {
 		return false, nil
 	}
@@ -174,8 +174,8 @@ func (t *turn) carry(ctx context.Context, r rendered) (done bool, err error) {
 	return true, t.observe(ctx, health)
 }
 
-// good says that what is installed has succeeded here.
-func (p *Promise) good() bool {
+// Good says that what is installed has succeeded here.
+func (p *Promise) Good() bool {
 	return p.Installed != nil && p.Progress.Plan == p.Installed.Release.Plan() &&
 		(p.Progress.Phase == sequencer.Ready || p.Progress.Phase == sequencer.Settled)
 }
