@@ -369,7 +369,7 @@ func (l *link) speak(first time.Duration) error {
 		case err := <-l.ended:
 			return err
 		case <-l.answers:
-			if sent > 0 && l.now()-sent < l.cfg.Beat/4 {
+			if sent > 0 && l.now()-sent < l.pace().crossing() {
 				continue // what was just sent is an answer
 			}
 			asks = false

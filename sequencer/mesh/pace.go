@@ -73,6 +73,10 @@ func (p pace) next(silence time.Duration, draw func(time.Duration) time.Duration
 	return min(p.beat*9/10+draw(p.beat/5+1), max(1, p.suspectAfter()-silence))
 }
 
+// crossing is how long after a beat a question is not answered apart: the two were on their way at the same time. It is
+// shorter than the time between two questions of one that is worried.
+func (p pace) crossing() time.Duration { return p.beat / 8 }
+
 // tellWithin is the time from which those who lost the same neighbour draw, so that one speaks first and the others
 // need not.
 func (p pace) tellWithin() time.Duration { return p.beat / 3 }
