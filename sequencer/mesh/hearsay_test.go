@@ -219,3 +219,31 @@ func FuzzReadHearsay(f *testing.F) {
 		}
 	})
 }
+
+// TestRestartWithAnotherClock: a member that was started again is heard at once, however its wall clock was set in between,
+// and ends a doubt about it; and it is one member.
+func TestRestartWithAnotherClock(t *testing.T) {
+	const year = 365 * 24 * 3600
+	for _, off := range []int64{0, -2, -60, -500, 500, -year, year} {
+		o := observe()
+		heartbeat := func(life byte, clock int64) bool {
+			h := fleet.Heartbeat{Writer: "w", Nonce: [16]byte{life}, Counter: o.counter(), Time: 1_800_000_000 + int64(o.now/time.Second) + clock}
+			if life == 2 {
+				h.Counter -= 60_000 // it began later
+			}
+			return o.heartbeat(&h, shown{}, true, o.now)
+		}
+		for range 12 {
+			o.passHearing(5*time.Second, "a")
+			heartbeat(1, 0)
+		}
+		o.passHearing(12*time.Second, "a")
+		o.noticed("a", "w", 1, o.counter()-11_000)
+		for i := range 20 {
+			o.passHearing(5*time.Second, "a")
+			if !heartbeat(2, off) || o.presence("w") != Heard || o.flagged("w", o.now) {
+				t.Fatalf("clock off by %d s: after %d heartbeats it is %s, two: %v", off, i, o.presence("w"), o.flagged("w", o.now))
+			}
+		}
+	}
+}
