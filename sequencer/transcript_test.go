@@ -31,6 +31,7 @@ import (
 //	cut, join NAME...                  a member hears nothing and nobody hears it; and again
 //	pause NAME "why", resume NAME      somebody tells the member's API to stop everyone; to lift all that is in force there
 //	restart, reboot NAME...            the agent; the machine
+//	forked NAME...                     a proof comes up that the member said two things in one position
 //	carry NAME...                      the member finds that it runs this very payload already, and is well
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/transcripts/*.txt")
@@ -95,6 +96,8 @@ type player struct {
 	sick     bool
 	cut      bool
 	machine  machine
+	// shown is what it was last seen to wait for.
+	shown Decision
 }
 
 // stage is where the players play.
@@ -114,12 +117,18 @@ type stage struct {
 	order   func([]*player) []*player
 	deaf    func() bool
 	printed []string
+	// of makes a member; wordy says in the log why each thing is said, and what members wait for.
+	of    func(name string, labels ...string) fleet.Member
+	wordy bool
+	// spoken is all that was ever said, and plans are all that there were.
+	spoken []Utterance
+	seals  []Sealed
 }
 
 func newStage() *stage {
 	return &stage{
 		truth: newLedger(), retries: DefaultRetries,
-		order: func(p []*player) []*player { return p }, deaf: func() bool { return false },
+		order: func(p []*player) []*player { return p }, deaf: func() bool { return false }, of: member,
 	}
 }
 
@@ -193,6 +202,9 @@ func (s *stage) one(verb string, p *player) error {
 		if p.plan != s.newest {
 			s.accept(p)
 		}
+	case "forked":
+		s.truth.proven[p.member.ID] = true
+		s.spread()
 	case "restart":
 		p.progress = restarted(fatal{}, p.progress)
 	case "reboot":
@@ -215,7 +227,7 @@ func (s *stage) setMembers(block []string) error {
 	s.targets = nil
 	for _, line := range block {
 		fields := strings.Fields(line)
-		m := member(fields[0], fields[1:]...)
+		m := s.of(fields[0], fields[1:]...)
 		s.targets = append(s.targets, m)
 		if s.find(fields[0]) == nil {
 			s.players = append(s.players, &player{member: m, view: newLedger()})
@@ -240,6 +252,7 @@ func (s *stage) seal() error {
 		return err
 	}
 	s.sealed = sealed
+	s.seals = append(s.seals, sealed)
 	return nil
 }
 
@@ -294,11 +307,13 @@ func (s *stage) accept(p *player) {
 	if Accept(accepted, s.newest.Release, order) == Take {
 		p.plan = s.newest
 		p.progress = Progress{}
+		s.spoke(p, fleet.Accepted)
 	}
 }
 
 // say, and everybody that is not cut off hears it at once.
 func (s *stage) say(p *player, kinds ...fleet.FactKind) {
+	s.spoke(p, kinds...)
 	p.view.say(p.plan, p.member.ID, kinds...)
 	if p.cut {
 		return
@@ -327,6 +342,8 @@ func (s *stage) command(name string, c fleet.Command) error {
 		return fmt.Errorf("no member %q", name)
 	}
 	s.commands++
+	c.By = p.member.ID
+	s.spoken = append(s.spoken, Utterance{By: p.member.Name, At: s.now, ID: c.ID, Command: c})
 	p.view.hear(c)
 	if !p.cut {
 		s.truth.join(p.view)
@@ -411,6 +428,10 @@ func (s *stage) act() (moved bool) {
 		}
 		now := s.moment(p)
 		d := Decide(p.plan, p.view, p.member.ID, now)
+		s.watch(p, d)
+		if d.Reason == WasRemoved {
+			continue
+		}
 		due, _ := p.progress.MayRetry(now)
 		switch {
 		case d.Verdict == Go && d.Reason == MayStart:
@@ -432,16 +453,45 @@ func (s *stage) act() (moved bool) {
 		p.progress = next
 		for _, k := range said {
 			s.say(p, k)
-			why := ""
-			if k == fleet.Failed && next.Phase == Retrying {
-				_, wait := next.MayRetry(now)
-				why = "tries again in " + wait.String()
-			}
-			s.log(p, k.String(), why)
+			s.log(p, k.String(), s.because(p, k, next, now))
 			moved = true
 		}
 	}
 	return moved
+}
+
+// because says why a milestone is earned.
+func (s *stage) because(p *player, k fleet.FactKind, next Progress, now fleet.Moment) string {
+	pace, again := s.pace(p), ""
+	if k == fleet.Failed && next.Phase == Retrying {
+		_, wait := next.MayRetry(now)
+		again = "tries again in " + wait.String()
+	}
+	if !s.wordy {
+		return again
+	}
+	switch k {
+	case fleet.Succeeded:
+		return "healthy for " + pace.MinReadyTime.String()
+	case fleet.Soaked:
+		return "healthy for " + pace.Soak.String() + " beyond its success"
+	case fleet.Failed:
+		return strings.TrimSuffix("not healthy within "+pace.ProgressDeadline.String()+"; "+again, "; ")
+	case fleet.GaveUp:
+		return fmt.Sprintf("attempt %d was the last one", next.Attempts)
+	case fleet.Degraded:
+		return "unhealthy for " + pace.ProgressDeadline.String() + " after its success"
+	}
+	return again
+}
+
+// watch what a member waits for: a line where that is another thing than before, whoever is still missing of it.
+func (s *stage) watch(p *player, d Decision) {
+	same := d.Verdict == p.shown.Verdict && d.Reason == p.shown.Reason && d.Gate == p.shown.Gate
+	p.shown = d
+	if s.wordy && !same && (d.Verdict == Wait || d.Verdict == Hold || d.Verdict == Out) {
+		s.log(p, d.Verdict.String(), d.Because())
+	}
 }
 
 func (s *stage) log(p *player, what, why string) {
@@ -449,7 +499,7 @@ func (s *stage) log(p *player, what, why string) {
 }
 
 // marks of a bar, by state.
-var marks = map[MemberState]byte{Pending: '.', Progressing: '>', Soaking: 's', Complete: '#', HasFailed: 'x', LeftPlan: '-', IsDegraded: '!'}
+var marks = map[MemberState]byte{Pending: '.', Progressing: '>', Soaking: 's', Complete: '#', HasFailed: 'x', LeftPlan: '-', IsDegraded: '!', Removed: '~'}
 
 // decide prints the newest plan's stages as bars, a mark for each member by rank, and what each member decides.
 func (s *stage) decide(only []string) error {

@@ -119,7 +119,7 @@ This command asks any one member of the fleet: the cluster your kubeconfig point
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), usageLine, usageLineOfLeaves, 1) + kubeFlagsNote)
 	root.AddCommand(a.getCommand(), a.watchCommand(), a.withDefaults(a.explainCommand()), a.planCommand(), a.renderCommand(), a.diffCommand(), a.lintCommand(),
 		a.membersCommand(), a.pauseCommand(), a.resumeCommand(), a.versionCommand(),
-		a.treeCommand(), a.eventsCommand(), a.historyCommand(), a.reconcileCommand(), exitCodesTopic(), a.referenceCommand())
+		a.treeCommand(), a.eventsCommand(), a.historyCommand(), a.reconcileCommand(), a.verifyCommand(), a.exportCommand(), exitCodesTopic(), a.referenceCommand())
 	complete(root, "namespace", a.completeNamespaces)
 	a.displayName(root)
 	return root

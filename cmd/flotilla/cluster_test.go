@@ -28,6 +28,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi/readapitest"
+	"github.com/flotilla-dev/flotilla/sequencer/verify"
 )
 
 // member is the key under which a script keeps its cluster.
@@ -46,10 +47,11 @@ type site struct {
 	world    *readapitest.World
 	paused   *string // the annotation
 	endpoint map[string]string
-	refuse   bool   // everything, as an API server that does not know who asks
-	asked    string // the last request to look now
-	old      bool   // the agent knows nothing of the past, nor of objects
-	fresh    int    // the version of the objects
+	refuse   bool         // everything, as an API server that does not know who asks
+	asked    string       // the last request to look now
+	old      bool         // the agent knows nothing of the past, nor of objects
+	fresh    int          // the version of the objects
+	unheard  []fleet.Name // members of which it may not hold everything
 }
 
 // startCluster [NAME] begins a member's cluster with its agent, and writes the kubeconfig.
@@ -115,12 +117,20 @@ func agentCommand(ts *testscript.TestScript, _ bool, args []string) {
 		s.stop()
 		s.old = true
 		s.startAgent(ts)
+	case "alone":
+		s.mu.Lock()
+		for _, m := range readapitest.Members() {
+			if m.Name != s.self {
+				s.unheard = append(s.unheard, m.Name)
+			}
+		}
+		s.mu.Unlock()
 	case "forget":
 		s.mu.Lock()
 		s.refuse = true
 		s.mu.Unlock()
 	default:
-		ts.Fatalf("usage: agent stop|start|remove|forget|old")
+		ts.Fatalf("usage: agent stop|start|remove|forget|old|alone")
 	}
 }
 
@@ -153,7 +163,7 @@ func (s *site) startAgent(ts tester) {
 	where, ended := make(chan net.Addr, 1), make(chan error, 1)
 	listener := &readapi.Listener{
 		Addr: "127.0.0.1:0", TLS: certs.Config, Ready: func(a net.Addr) { where <- a },
-		Server: &readapi.Server{Rollouts: s, Members: s, Changes: s, Pasts: s.pasts(), Cluster: s.cluster(), Auth: s, Version: readapi.Version{Member: s.self, Agent: "v0.1.0", Kubernetes: "v1.37.2"}},
+		Server: &readapi.Server{Rollouts: s, Members: s, Changes: s, Pasts: s.pasts(), Cluster: s.cluster(), Facts: s.signed(), Auth: s, Version: readapi.Version{Member: s.self, Agent: "v0.1.0", Kubernetes: "v1.37.2"}},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ended <- listener.Run(ctx) }()
@@ -230,6 +240,24 @@ func (s *site) pasts() readapi.Pasts {
 		return nil
 	}
 	return s
+}
+
+func (s *site) signed() readapi.Facts {
+	if s.old {
+		return nil
+	}
+	return s
+}
+
+// Facts of the world, signed as its members would.
+func (s *site) Facts() (verify.Header, verify.Evidence, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.world.Signed()
+	for _, name := range s.unheard {
+		delete(e.Complete, readapitest.IDOf(name))
+	}
+	return verify.Header{By: s.self, ByID: readapitest.IDOf(s.self), Agent: "v0.1.0", Time: now()}, e, err
 }
 
 func (s *site) cluster() readapi.Cluster {

@@ -23,7 +23,7 @@ var exitCodes = []struct {
 	what string
 }{
 	{exitOK, "it is done; of watch: the rollout is complete"},
-	{exitError, "it could not be done; of watch: the rollout is halted, or cannot begin; of resume: others hold it still; of plan and lint: it would be refused; of diff: something differs"},
+	{exitError, "it could not be done; of watch: the rollout is halted, or cannot begin; of resume: others hold it still; of plan and lint: it would be refused; of diff: something differs; of verify: a rule is broken"},
 	{exitUsage, "the command was called in a way that makes no sense; of diff: it cannot be told"},
 	{exitTimeout, "the time that --timeout gave is over, and the rollout is not complete"},
 	{exitInterrupted, "somebody ended it before that: Ctrl-C, or q in watch"},

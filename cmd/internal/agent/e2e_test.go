@@ -29,6 +29,7 @@ import (
 	"github.com/flotilla-dev/flotilla/cmd/internal/readapi"
 	"github.com/flotilla-dev/flotilla/deploy"
 	"github.com/flotilla-dev/flotilla/examples"
+	"github.com/flotilla-dev/flotilla/sequencer/verify"
 )
 
 func TestMain(m *testing.M) {
@@ -260,6 +261,7 @@ func TestHello(t *testing.T) {
 	})
 	o.annotate(r, v1alpha1.AnnotationReconcile, "2")
 	o.awaitGreeting("third")
+	t.Run("verified", func(t *testing.T) { o.verified(t) })
 
 	o.must(o.client.Delete(t.Context(), r))
 	o.await("the rollout to be gone", func() error {
@@ -274,6 +276,23 @@ func TestHello(t *testing.T) {
 	}
 
 	t.Run("bad input", func(t *testing.T) { o.badInput(t) })
+}
+
+// verified: what the agent signed until now, restarted, paused and frozen in between, keeps all rules.
+func (o *one) verified(t *testing.T) {
+	c, err := readapi.Find(t.Context(), o.server.Config)
+	o.must(err)
+	header, evidence, err := c.Facts(t.Context(), nil)
+	o.must(err)
+	r := verify.Check(evidence)
+	if r.Verdict != verify.Kept || r.Plans != 3 || r.Judged != 3 || r.Members != 1 || header.By != "solo" {
+		t.Errorf("%+v of %+v", r, header)
+	}
+	for _, rule := range r.Rules {
+		if rule.ID == "I16" && rule.Checked == 0 {
+			t.Error("nothing was started after the pause")
+		}
+	}
 }
 
 // badInput: each has a condition that says what to do, and nothing is delivered.

@@ -53,7 +53,7 @@ func (r *running) serve(ctx context.Context) error {
 	listener := &readapi.Listener{
 		Addr: r.cfg.ReadAddr, TLS: certificates.Config,
 		Server: &readapi.Server{
-			Rollouts: r.control, Members: r, Changes: &r.notify, Pasts: past, Cluster: cluster,
+			Rollouts: r.control, Members: r, Changes: &r.notify, Pasts: past, Cluster: cluster, Facts: r.facts(),
 			Auth:    &readapi.Delegated{Client: r.client},
 			Version: readapi.Version{API: readapi.APIVersion, Member: self, Agent: r.version.AgentVersion, Kubernetes: r.version.KubernetesVersion},
 			Log:     r.cfg.Log.WithName("read"),
@@ -70,6 +70,14 @@ func (r *running) serve(ctx context.Context) error {
 	group.Go(func() error { return listener.Run(ctx) })
 	group.Go(func() error { past.follow(ctx, changed); return nil })
 	return group.Wait()
+}
+
+// facts that this member holds, to be exported.
+func (r *running) facts() readapi.Facts {
+	return &factsView{
+		fleet: FleetID(r.cfg.Fleet), self: r.node.Self().Member, agent: r.version.AgentVersion, roster: r.roster.get,
+		members: r.Members, view: r.node.View, seals: r.homes.Seals, blob: r.store.Blob, now: time.Now,
+	}
 }
 
 // endpointOf is the address with the name that the certificate is made for. Who listens at every address has no name.

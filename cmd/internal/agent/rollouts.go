@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type Homes struct {
 	mu         sync.Mutex
 	repository *RepositoryContent // what the fleet repository says; nil until it was read
 	opened     map[fleet.Digest]sequencer.Sealed
+	replaced   []sequencer.Sealed                  // what the fleet repository said before, the oldest first
 	settings   map[fleet.RolloutName]turn.Settings // of rollouts that are written here
 }
 
@@ -150,7 +152,31 @@ func (h *Homes) declared(name fleet.RolloutName) (turn.Rollout, bool, error) {
 func (h *Homes) Declare(content RepositoryContent) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.repository != nil {
+		for name, before := range h.repository.Rollouts {
+			if now, ok := content.Rollouts[name]; !ok || now.Digest() != before.Digest() {
+				h.replaced = append(h.replaced, before.Sealed)
+			}
+		}
+		h.replaced = h.replaced[max(0, len(h.replaced)-replacedKept):]
+	}
 	h.repository = &content
+}
+
+// replacedKept seals of the fleet repository are remembered, so that what went by them can be verified: no record holds them.
+const replacedKept = 256
+
+// Seals that this process has acted on, or might: those of the fleet repository, and of members those that it opened.
+func (h *Homes) Seals() []sequencer.Sealed {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := slices.Clone(h.replaced)
+	if h.repository != nil {
+		for _, rollout := range h.repository.Rollouts {
+			out = append(out, rollout.Sealed)
+		}
+	}
+	return slices.AppendSeq(out, maps.Values(h.opened))
 }
 
 // Gone says that the fleet repository was read to its last file and has no such rollout: a positive

@@ -18,7 +18,7 @@ import (
 
 // deciders get facts and the time as arguments, and know nobody who could ask for more.
 var deciders = []string{
-	"api/fleet", "api/v1alpha1", "source", "selection", "specialize", "sequencer", "sequencer/lattice", "delivery",
+	"api/fleet", "api/v1alpha1", "source", "selection", "specialize", "sequencer", "sequencer/lattice", "sequencer/verify", "delivery",
 }
 
 // turn ties the stages together. It is handed a clock and everything that reaches out, as the deciders are.
@@ -94,6 +94,11 @@ var rules = slices.Concat([]rule{
 			"github.com/Masterminds/semver/v3", "sigs.k8s.io/yaml", "github.com/go-logr/logr",
 		},
 		because: "fetching a chart is an archive and where it lies; what it means is the engine's",
+	},
+	{
+		name: "verify", in: []string{"sequencer/verify"},
+		only:    []string{"std", "./api/fleet", "./sequencer"},
+		because: "who judges a fleet by what it signed needs the plans, and nobody's word beside",
 	},
 	{
 		name: "mesh", in: []string{"sequencer/mesh"},

@@ -84,9 +84,10 @@ type Server struct {
 	Members  Members
 	Changes  Changes
 	Auth     Authorizer
-	// Pasts and Cluster; where one is nil its paths are not there.
+	// Pasts, Cluster and Facts; where one is nil its paths are not there.
 	Pasts   Pasts
 	Cluster Cluster
+	Facts   Facts
 	// Version to answer with; its API is filled in.
 	Version Version
 	// MaxWatchers at once; 0 is DefaultMaxWatchers.
@@ -97,6 +98,8 @@ type Server struct {
 	once  sync.Once
 	mux   *http.ServeMux
 	feeds feeds
+	// exporting is held by who exports.
+	exporting sync.Mutex
 }
 
 // ServeHTTP answers GET and nothing else.
@@ -135,6 +138,9 @@ func (s *Server) routes() {
 	}
 	if s.Cluster != nil {
 		paths["/rollouts/{ns}/{name}/objects"] = s.objects
+	}
+	if s.Facts != nil {
+		paths["/facts"] = s.facts
 	}
 	for path, handle := range paths {
 		s.mux.HandleFunc("/"+APIVersion+path, handle)

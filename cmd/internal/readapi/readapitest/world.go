@@ -175,7 +175,7 @@ func kindOf(word string) (fleet.FactKind, error) {
 }
 
 // Tell the world what was signed: "c1 started", "c1 failed: why", "pause by c1: why", "resume by c1", or
-// "resume" for all stops, "c1 forked" for a proof against it; "revision 77ab01c" begins a new release of the same seal.
+// "resume" for all stops, "c1 forked" for a proof against it, "wait 1h"; "revision 77ab01c" begins a new release of the same seal.
 // "eu" and "us" are all of a stage.
 func (w *World) Tell(lines ...string) error {
 	for _, line := range lines {
@@ -189,6 +189,10 @@ func (w *World) Tell(lines ...string) error {
 				Rollout: w.Plan.Rollout, Verb: fleet.Pause, Reason: detail, By: IDOf(fleet.Name(words[2])),
 				ID: fleet.DigestOf("test", []byte(line)), Time: w.clock.Unix(),
 			})
+		case len(words) == 2 && words[0] == "wait":
+			var d time.Duration
+			d, err = time.ParseDuration(words[1])
+			w.clock = w.clock.Add(d)
 		case len(words) == 1 && words[0] == "resume":
 			w.lift(IDOf("c1"), w.commands)
 		case len(words) == 3 && words[0] == "resume":
