@@ -12,7 +12,8 @@
 // zone and those that they ask for (carry.go). Every record from outside passes the same checks, whichever
 // way it came (check.go). Who is not on the roster is not even connected (host.go). In the order of reading:
 // config.go, mesh.go, epoch.go, commit.go, statement.go, check.go, carry.go, gossip.go, sync.go, peers.go;
-// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
+// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go,
+// hearsay.go.
 package mesh
 
 import (
@@ -205,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var work sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
+		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.askAround, w.dial, w.reconcileLoop,
 	} {
 		work.Go(func() { loop(ctx) })
 	}
