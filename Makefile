@@ -23,6 +23,10 @@ check: ## all day: vet and unit tests; no clusters, no race detector
 	@go vet ./...
 	@go test -vet=off ./...
 
+.PHONY: check-deep
+check-deep: ## the rules in models that take minutes, every state of them
+	@FLOTILLA_CHECK=deep go test -vet=off -count=1 -timeout 30m -v -run '^TestRulesHoldInDepth$$' ./cmd/internal/checker
+
 .PHONY: test
 test: ## everything, as CI runs it: generated files, lint, race detector, real API servers
 	@.ci/test

@@ -114,6 +114,36 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// TestGateOfMoreSuccesses: who left fills the gate, and stands for no success, however many are asked for.
+func TestGateOfMoreSuccesses(t *testing.T) {
+	for _, tc := range []struct {
+		minSuccess int
+		facts      string
+		open       bool
+	}{
+		{0, "#yyy", true}, // a plan that nobody compiled still asks for one
+		{1, "#yyy", true},
+		{2, "#yyy", false},
+		{2, "##yy", true},
+		{2, "#ssy", false},
+		{4, "###y", false},
+		{4, "####", true},
+	} {
+		p := planOf(t, "{stages: [{name: one}]}", members(4))
+		if got := p.Stages[0].MinSuccess; got != MinSuccess {
+			t.Fatalf("Compile gives minSuccess %d", got)
+		}
+		p.Stages[0].MinSuccess = tc.minSuccess
+		l := newLedger()
+		for rank, c := range tc.facts {
+			l.say(p, p.Stages[0].Members[rank].ID, lives[c]...)
+		}
+		if g := gate(p, &p.Stages[0], l); g.open != tc.open {
+			t.Errorf("minSuccess %d, %s: open %v", tc.minSuccess, tc.facts, g.open)
+		}
+	}
+}
+
 // TestDecisions has every reason once, with its sentence.
 func TestDecisions(t *testing.T) {
 	const strategy = "{maxConcurrency: 1, stages: [{name: canary, names: [c-01]}, {name: few, names: [c-02, c-03]}, {name: others}]}"

@@ -18,7 +18,7 @@ func (c *count) lacks(p *Plan, m *fleet.Member, facts Facts) {
 	}
 }
 
-// gate of a stage (R3): all but the tolerated number have soaked, left or were removed, and at least one really
+// gate of a stage (R3): all but the tolerated number have soaked, left or were removed, and at least MinSuccess really
 // succeeded: a stage where nobody ran anything opens nothing. GaveUp is not counted, the tolerance
 // already pays for it. Sets are counted; nothing is subtracted from a need.
 func gate(p *Plan, s *Stage, facts Facts) count {
@@ -38,8 +38,9 @@ func gate(p *Plan, s *Stage, facts Facts) count {
 			c.lacks(p, m, facts)
 		}
 	}
-	c.need = max(c.need, MinSuccess)
-	c.open = c.have >= c.need && c.have-c.left >= MinSuccess
+	earned := max(s.MinSuccess, MinSuccess)
+	c.need = max(c.need, earned)
+	c.open = c.have >= c.need && c.have-c.left >= earned
 	return c
 }
 

@@ -23,7 +23,8 @@ const (
 	DefaultProgressDeadline = 10 * time.Minute
 	DefaultCanarySoak       = 10 * time.Minute
 	DefaultRetries          = 3
-	// MinSuccess real successes that every gate needs besides its counts (R1, settled sets).
+	// MinSuccess real successes that every gate needs besides its counts (R1, settled sets). Every plan that Compile
+	// makes has it; a stage in which so many members lie needs more (docs/rules.md, "Members that lie").
 	MinSuccess = 1
 	// RestStage takes what no other stage takes.
 	RestStage = "rest"
@@ -67,6 +68,8 @@ type Stage struct {
 	MaxConcurrency int
 	// Tolerance is how many may lack success when the next stage begins (maxUnavailable).
 	Tolerance int
+	// MinSuccess is how many must really have soaked when the next stage begins, whoever left; at least 1.
+	MinSuccess int
 	// MinReadyTime and Soak as R4 has them; ProgressDeadline from start to healthy.
 	MinReadyTime, Soak, ProgressDeadline time.Duration
 }
@@ -256,7 +259,7 @@ func (c *compiler) add(s v1alpha1.Stage, defaults v1alpha1.Pacing, field string)
 	concurrency := scaled(or(s.MaxConcurrency, defaults.MaxConcurrency, &defaultMaxConcurrency), len(members), true)
 	tolerance := scaled(or(s.MaxUnavailable, defaults.MaxUnavailable, &defaultMaxUnavailable), len(members), false)
 	stage := Stage{
-		Name: s.Name, Members: members, MaxConcurrency: min(concurrency, len(members)), Tolerance: tolerance,
+		Name: s.Name, Members: members, MaxConcurrency: min(concurrency, len(members)), Tolerance: tolerance, MinSuccess: MinSuccess,
 		MinReadyTime:     or(s.MinReadyTime, defaults.MinReadyTime).Or(DefaultMinReadyTime),
 		Soak:             or(s.Soak, defaults.Soak).Or(0),
 		ProgressDeadline: or(s.ProgressDeadline, defaults.ProgressDeadline).Or(DefaultProgressDeadline),

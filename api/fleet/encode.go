@@ -162,6 +162,17 @@ func DecodeCommand(r *Record) (Command, error) {
 	return c, nil
 }
 
+// CommandRollout is the rollout that the key of a command names: namespace/name/ and what else its writer liked. A key
+// may name none; one that does names that of the body. Who cannot read the body knows by it what may have been stopped.
+func CommandRollout(key string) (RolloutName, bool) {
+	namespace, rest, _ := strings.Cut(key, "/")
+	name, _, ok := strings.Cut(rest, "/")
+	if !ok || namespace == "" || name == "" {
+		return RolloutName{}, false
+	}
+	return RolloutName{Namespace: namespace, Name: name}, true
+}
+
 // Encode gives the canonical body of a seal.
 func (s Seal) Encode() []byte {
 	b := []byte{WireVersion}
@@ -430,7 +441,11 @@ func CheckBody(r *Record) error {
 	case r.Kind == KindFact:
 		_, err = DecodeFact(r)
 	case r.Kind == KindCommand:
-		_, err = DecodeCommand(r)
+		var c Command
+		c, err = DecodeCommand(r)
+		if name, ok := CommandRollout(r.Key); err == nil && ok && name != c.Rollout {
+			err = fmt.Errorf("command for %s by %s: %w: it lies under key %q", c.Rollout, r.Writer, ErrMalformed, clip(r.Key, 80))
+		}
 	case r.Kind == KindSeal:
 		_, err = DecodeSeal(r)
 	case r.Kind == KindProof:
@@ -441,12 +456,24 @@ func CheckBody(r *Record) error {
 	case r.Kind == KindFloor:
 		_, err = DecodeFloor(r)
 	case r.Kind == KindRollup:
-		_, err = DecodeRollup(r)
+		var u Rollup
+		u, err = DecodeRollup(r)
+		err = checkSaid(err, u.Time)
 	case r.Kind == KindRegister && strings.HasPrefix(r.Key, statusPrefix):
-		_, err = DecodeStatus(r)
+		var s Status
+		s, err = DecodeStatus(r)
+		err = checkSaid(err, s.Time)
 	}
 	if errors.Is(err, ErrMalformed) {
 		return err
 	}
 	return nil
+}
+
+// checkSaid refuses a register that ends some days after it was said and does not say when that was: it would never end.
+func checkSaid(err error, time int64) error {
+	if err == nil && time <= 0 {
+		return fmt.Errorf("%w: said at %d, before anybody was there", ErrMalformed, time)
+	}
+	return err
 }

@@ -200,6 +200,30 @@ func TestMalformedBodies(t *testing.T) {
 	}
 }
 
+// The key of a command names its rollout or none: where the body cannot be read, the key is believed.
+func TestCommandUnderAnothersKey(t *testing.T) {
+	c := sampleCommand()
+	for key, want := range map[string]fleet.RolloutName{
+		c.Rollout.String() + "/Pause/1": c.Rollout, c.Rollout.String() + "/": c.Rollout, "stop": {}, c.Rollout.String(): {}, "/web/1": {}, "shop//1": {}, "": {},
+		"another/one/Pause/1": {Namespace: "another", Name: "one"},
+	} {
+		r := commandRecord(c)
+		r.Key = key
+		name, named := fleet.CommandRollout(key)
+		if name != want || named != (want != fleet.RolloutName{}) {
+			t.Errorf("key %q names %v %v", key, name, named)
+		}
+		if err := fleet.CheckBody(&r); (err == nil) != (!named || want == c.Rollout) || err != nil && !errors.Is(err, fleet.ErrMalformed) {
+			t.Errorf("key %q: %v", key, err)
+		}
+	}
+	c.Rollout = fleet.RolloutName{Namespace: "shop/web", Name: "x"} // whose key names shop/web
+	r := commandRecord(c)
+	if err := fleet.CheckBody(&r); !errors.Is(err, fleet.ErrMalformed) {
+		t.Errorf("a slash in a namespace: %v", err)
+	}
+}
+
 func TestTooManyLifts(t *testing.T) {
 	c := sampleCommand()
 	c.Lifts = make([]fleet.Digest, fleet.MaxLifts+1)

@@ -54,8 +54,9 @@ const secondsPerDay = 24 * 60 * 60
 // agree but for an instant.
 func Day(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
-// Expires gives the last day of a register that says when it was written; false for what stays for ever. It reads
-// no more than that time: whether the rest is what it should be is checked before a record is let in.
+// Expires gives the last day of a register that ends; false for what stays for ever. It reads no more than the time at
+// which it was said: whether the rest is what it should be is checked before a record is let in. One that does not say
+// when has ended, whatever day it is: there, or it would stay for ever.
 func (r *Record) Expires() (day int64, ok bool) {
 	if r.Kind != KindRollup && (r.Kind != KindRegister || !strings.HasPrefix(r.Key, statusPrefix)) {
 		return 0, false
@@ -64,7 +65,7 @@ func (r *Record) Expires() (day int64, ok bool) {
 		Time int64 `json:"time"`
 	}
 	if err := json.Unmarshal(r.Body, &said); err != nil || said.Time <= 0 {
-		return 0, false
+		return math.MinInt64, true
 	}
 	return said.Time/secondsPerDay + Lifetime, true
 }

@@ -71,15 +71,36 @@ func TestExpires(t *testing.T) {
 		{"other register", own, 0, false},
 		{"fact", factRecord(sampleFact()), 0, false},
 		{"floor", floorRecord(sampleFloor()), 0, false},
-		{"no time", with(`{}`), 0, false},
-		{"before 1970", with(`{"time":-5}`), 0, false},
+		{"no time", with(`{}`), math.MinInt64, true},
+		{"before 1970", with(`{"time":-5}`), math.MinInt64, true},
 		{"end of time", with(`{"time":9223372036854775807}`), math.MaxInt64/86400 + fleet.Lifetime, true},
-		{"no number", with(`{"time":"soon"}`), 0, false},
-		{"no JSON", with(`{"time":5`), 0, false},
+		{"1970", with(`{"time":0}`), math.MinInt64, true},
+		{"no number", with(`{"time":"soon"}`), math.MinInt64, true},
+		{"no JSON", with(`{"time":5`), math.MinInt64, true},
 		{"fields of a later version", with(`{"time":86400,"more":{"time":5}}`), 1 + fleet.Lifetime, true},
 	} {
 		if day, ok := c.r.Expires(); day != c.day || ok != c.ok {
 			t.Errorf("%s: day %d %v, want %d %v", c.what, day, ok, c.day, c.ok)
+		}
+	}
+}
+
+// TestRegistersSayWhen: one that ends is not let in without the time it was said; others need none.
+func TestRegistersSayWhen(t *testing.T) {
+	for at, want := range map[int64]bool{1: true, 1_795_000_000: true, 0: false, -1: false, math.MinInt64: false} {
+		status, rollup := sampleStatus(), sampleRollup()
+		status.Time, rollup.Time = at, at
+		own := statusRecord(t, status)
+		own.Key = "inventory"
+		for what, c := range map[string]struct {
+			r    fleet.Record
+			want bool
+		}{
+			"status": {statusRecord(t, status), want}, "rollup": {rollupRecord(t, rollup), want}, "another register": {own, true},
+		} {
+			if err := fleet.CheckBody(&c.r); c.want != (err == nil) || err != nil && !errors.Is(err, fleet.ErrMalformed) {
+				t.Errorf("%s said at %d: %v", what, at, err)
+			}
 		}
 	}
 }

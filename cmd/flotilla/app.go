@@ -117,7 +117,7 @@ This command asks any one member of the fleet: the cluster your kubeconfig point
 	hideRare(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), usageLine, usageLineOfLeaves, 1) + kubeFlagsNote)
-	root.AddCommand(a.getCommand(), a.watchCommand(), a.withDefaults(a.explainCommand()), a.planCommand(), a.renderCommand(), a.diffCommand(), a.lintCommand(),
+	root.AddCommand(a.getCommand(), a.watchCommand(), a.withDefaults(a.explainCommand()), a.planCommand(), a.simulateCommand(), a.renderCommand(), a.diffCommand(), a.lintCommand(),
 		a.membersCommand(), a.pauseCommand(), a.resumeCommand(), a.versionCommand(),
 		a.treeCommand(), a.eventsCommand(), a.historyCommand(), a.reconcileCommand(), a.verifyCommand(), a.exportCommand(), exitCodesTopic(), a.referenceCommand())
 	complete(root, "namespace", a.completeNamespaces)

@@ -62,8 +62,8 @@ func (a *app) getMembersCommand() *cobra.Command {
 
 READY is True for who was heard lately, and Unknown for who was not: no news is not bad news. HEARD
 says when that was, and in a word what is made of it: quiet (nothing for three of its heartbeats, which
-are rarer in a large zone), doubted (members next to it lost it), never (nothing since the agent that
-answers began). 'flotilla members' says whether they hold the same as the one that answers.`,
+are rarer in a large zone), doubted (members next to it lost it), hearsay (only a neighbour heard it,
+then or earlier), never (nothing since the agent that answers began). 'flotilla members' says whether they hold the same as the one that answers.`,
 		Example: `  flotilla get members
   flotilla get members -l region=eu -o wide
   flotilla get members --state unknown -w
@@ -217,7 +217,11 @@ func heardCell(m readapi.FleetMember) cell {
 	if m.Self {
 		return numbered(heardWords(m.Presence, m.HeardSeconds, true), 0)
 	}
-	return cell{text: heardWords(m.Presence, m.HeardSeconds, false), by: m.HeardSeconds}
+	words := heardWords(m.Presence, m.HeardSeconds, false)
+	if m.Hearsay {
+		words += ", hearsay"
+	}
+	return cell{text: words, by: m.HeardSeconds}
 }
 
 // presenceOf a member, as the member that answers judges it. An agent that says none only knows whom it heard.

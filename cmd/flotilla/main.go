@@ -9,6 +9,7 @@
 //	flotilla lint                      what is wrong in a fleet repository, before it is pushed
 //	flotilla diff -f rollout.yaml --payload NEW --against OLD   what a change would do to every member
 //	flotilla plan -f rollout.yaml --members members/      what would happen, without a cluster
+//	flotilla simulate -f rollout.yaml --offline 8%         how it would go, in virtual time
 //	flotilla render -f rollout.yaml --member eu-3 ...     what that member would run, without a cluster
 //
 // It takes kubectl's flags and works as kubectl-flotilla too. It asks one member of the fleet, any one;

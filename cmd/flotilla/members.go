@@ -11,7 +11,7 @@ import (
 )
 
 // States of what a member holds, for --state.
-var holdStates = []string{"same", "differs", "unknown", "quiet", "doubted", "alone", "duplicate", "forked"}
+var holdStates = []string{"same", "differs", "unknown", "hearsay", "quiet", "doubted", "alone", "duplicate", "forked"}
 
 // holdColumns of the table.
 var holdColumns = []column{
@@ -31,8 +31,8 @@ kubeconfig points at, as that one hears them.
 
 AGE is the time since it was heard last. STATE is "same" where it holds the same records, or since
 when it differs: some seconds while news travel. ROOT names all that it holds: equal roots, equal
-records. In words stand: quiet (nothing for three of its heartbeats: no news), doubted (members next to
-it lost it), alone (the member that answers hears nobody), duplicate (two live agents use its key) and
+records. In words stand: hearsay (only a neighbour heard it, AGE ago or longer), quiet (nothing for
+three of its heartbeats: no news), doubted (members next to it lost it), alone (the member that answers hears nobody), duplicate (two live agents use its key) and
 forked (its key signed two things at once; what it says counts for nothing).`,
 		Example: `  flotilla members
   flotilla members --state differs,forked,duplicate
@@ -85,7 +85,7 @@ func holdWords(m readapi.FleetMember) []string {
 		is   bool
 		word string
 	}{
-		{m.Presence == readapi.PresenceQuiet, "quiet"}, {m.Doubted, "doubted"}, {m.Presence == readapi.PresenceAlone, "alone"},
+		{m.Hearsay, "hearsay"}, {m.Presence == readapi.PresenceQuiet, "quiet"}, {m.Doubted, "doubted"}, {m.Presence == readapi.PresenceAlone, "alone"},
 		{m.Duplicate, "duplicate"}, {m.Forked, "forked"},
 	} {
 		if flag.is {

@@ -36,8 +36,8 @@ the fleet repository. Without, the members are those that your cluster knows.
 With --payload it says how many variants of it there are, and who gets which; 'flotilla render --all'
 prints them.
 
-Who goes first within a stage is drawn by lot when the rollout is sealed. Ends with exit code 1 where
-the rollout would be refused.`,
+Who goes first within a stage is drawn by lot when the rollout is sealed. 'flotilla simulate' plays
+it, with members that are offline or fail. Ends with exit code 1 where the rollout would be refused.`,
 		Example: `  flotilla plan -f rollouts/web.yaml --members members/
   flotilla plan -f rollouts/ --members members/ -o yaml
   kubectl get fm -o yaml > members.yaml && flotilla plan -f web.yaml --members members.yaml`,

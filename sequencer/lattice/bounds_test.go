@@ -53,7 +53,9 @@ func TestQuotaKeepsTheLowestKeys(t *testing.T) {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			var all []fleet.Record
 			for i := range kind.Quota() + 40 {
-				all = append(all, said(kind, fmt.Sprintf("%05d", i), 1, uint64(i)))
+				r := said(kind, fmt.Sprintf("%05d", i), 1, uint64(i))
+				r.Body = []byte(`{"time":1}`) // a rollup says when
+				all = append(all, r)
 			}
 			want := holding(all[:kind.Quota()]...)
 			if want.Over(writer) || len(want.AllOver()) > 0 {
@@ -241,6 +243,13 @@ func TestRegistersExpire(t *testing.T) {
 	}
 	if !s.Past(&early) || s.Past(&stays) || s.Past(&fact) {
 		t.Error("of what ended, and of nothing else, the time is over")
+	}
+	// What does not say when has ended before the first day.
+	for _, at := range []int64{0, -1} {
+		never, none := status("never", 9, at), lattice.New()
+		if change := none.Add(never); change.News || none.Wants(&never) || len(change.Dropped) != 1 {
+			t.Errorf("said at %d, it stays", at)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 // what they hold. Whoever's turn comes first asks, and the other answers, so that a silent fleet costs one exchange for
 // each connection and beat. The connection says who speaks; nothing is signed.
 //
-//	/flotilla/beat/1  2026-11: beats: a flag byte, life, counter, and the roots; and voices
+//	/flotilla/beat/1  2026-11: beats: a flag byte, life, counter, the roots, and the sum of doubts; and voices
 const beatProtocol protocol.ID = "/flotilla/beat/1"
 
 const (
@@ -42,14 +42,16 @@ const (
 	beatEverything             // the writer carries everything
 	beatParts                  // the roots of single shares follow
 	beatDouble                 // somebody else beats with your key, too: let your voice be heard
-	beatFlags      = beatAsks | beatEverything | beatParts | beatDouble
+	beatDoubts                 // the writer doubts members, and the sum of their marks follows
+	beatFlags      = beatAsks | beatEverything | beatParts | beatDouble | beatDoubts
 )
 
 const (
 	// linksWithOne member: both may open one at the same time, and two agents may have its key.
 	linksWithOne = 4
-	// beatsAtOnce on one stream, and as many in a beat: an honest neighbour sends three when it is worried.
-	beatsAtOnce = 16
+	// beatsAtOnce on one stream, and as many in a beat: an honest neighbour sends six when it is worried, and they may
+	// come together when the line is back.
+	beatsAtOnce = 32
 )
 
 // short is the first half of a root. Who makes two records whose roots begin alike has only put a
@@ -76,12 +78,14 @@ type beat struct {
 	asks, double bool
 	life         lifeID
 	counter      uint64
+	// doubts is the sum of the marks of those that the writer doubts; 0 mostly.
+	doubts uint32
 	shown
 }
 
 func (b *beat) frame() frame {
 	body := append(make([]byte, 0, 96), 0)
-	for i, set := range [...]bool{b.asks, b.everything, b.parts, b.double} {
+	for i, set := range [...]bool{b.asks, b.everything, b.parts, b.double, b.doubts != 0} {
 		if set {
 			body[0] |= 1 << i
 		}
@@ -91,6 +95,9 @@ func (b *beat) frame() frame {
 	body = append(body, b.whole[:]...)
 	if b.parts {
 		body = append(append(append(body, b.shown.fleet[:]...), b.milestones[:]...), b.detail[:]...)
+	}
+	if b.doubts != 0 {
+		body = binary.BigEndian.AppendUint32(body, b.doubts)
 	}
 	return frame{frameBeat, body}
 }
@@ -105,12 +112,22 @@ func readBeat(f frame) (b beat, err error) {
 	}
 	b.asks, b.double = body[0]&beatAsks != 0, body[0]&beatDouble != 0
 	b.everything, b.parts = body[0]&beatEverything != 0, body[0]&beatParts != 0
+	doubts := body[0]&beatDoubts != 0
 	b.life, body = lifeID(body[1:]), body[1+lifeSize:]
 	var n int
 	if b.counter, n = binary.Uvarint(body); n <= 0 {
 		return b, malformedFrame("beat's counter")
 	}
 	body = body[n:]
+	if doubts {
+		if len(body) < 4 {
+			return b, malformedFrame("beat's doubts")
+		}
+		at := len(body) - 4
+		if b.doubts, body = binary.BigEndian.Uint32(body[at:]), body[:at]; b.doubts == 0 {
+			return b, malformedFrame("beat's doubts")
+		}
+	}
 	roots := []*short{&b.whole}
 	if b.parts {
 		roots = append(roots, &b.shown.fleet, &b.milestones, &b.detail)
@@ -352,7 +369,7 @@ func (l *link) speak(first time.Duration) error {
 		case err := <-l.ended:
 			return err
 		case <-l.answers:
-			if sent > 0 && l.now()-sent < l.cfg.Beat/4 {
+			if sent > 0 && l.now()-sent < l.pace().crossing() {
 				continue // what was just sent is an answer
 			}
 			asks = false
@@ -396,7 +413,7 @@ func (l *link) double() (voices []voice) {
 }
 
 func (l *link) send(asks bool) error {
-	b := beat{asks: asks, double: l.life.flagged(l.member, l.now()), life: l.lifeID(), counter: l.count(), shown: l.show(!l.short.Load())}
+	b := beat{asks: asks, double: l.life.flagged(l.member, l.now()), life: l.lifeID(), counter: l.count(), doubts: l.life.doubtSum(), shown: l.show(!l.short.Load())}
 	if err := l.stream.SetWriteDeadline(time.Now().Add(l.cfg.StreamTimeout)); err != nil {
 		return err
 	}

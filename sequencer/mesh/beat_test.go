@@ -17,6 +17,7 @@ func sampleBeats() []beat {
 		{life: lifeID{9}, shown: whole},
 		{asks: true, double: true, life: lifeID{9}, counter: 1 << 40, shown: whole},
 		{asks: true, life: lifeID{9}, counter: 7, shown: parts},
+		{life: lifeID{9}, counter: 7, doubts: 1 << 31, shown: whole},
 	}
 }
 

@@ -264,7 +264,7 @@ func statuses(b *testing.B, members, rollouts int) (records []fleet.Record) {
 			body, err := fleet.Status{
 				Rollout: name, Accepted: fleet.Revision("8f3b6a1d0c9e4f7a8b2c5d6e7f8091a2b3c4d5e6"), Seal: fleet.Digest{1}, Plan: fleet.Digest{2},
 				Installed: fleet.Revision("8f3b6a1d0c9e4f7a8b2c5d6e7f8091a2b3c4d5e6"), Phase: "Succeeded", Because: "it runs and is healthy",
-				Objects: 12, Time: 1_770_000_000,
+				Objects: 12, Time: time.Now().Unix(),
 			}.Encode()
 			must(b, err)
 			r := fleet.Record{Fleet: meshtest.Fleet(), Epoch: 1, Seq: uint64(1000 + n), Kind: fleet.KindRegister, Key: fleet.StatusKey(name), Body: body}

@@ -197,6 +197,56 @@ func TestZoneWithoutAnchors(t *testing.T) {
 	}
 }
 
+// TestZoneWhoseAnchorsAreDown: the others of it meet at anchors of another zone, and hear each other there until one of
+// their own is back.
+func TestZoneWhoseAnchorsAreDown(t *testing.T) {
+	const inner, anchors, all = 3, 4, 6 // the first one of the outer zone can be dialled
+	w := meshtest.New(t, all, func(c *mesh.Config) {
+		c.Flat = 1
+		for i := anchors; i < all; i++ {
+			if slices.Equal(c.Key, meshtest.Key(i)) {
+				c.Listen = nil
+			}
+		}
+	})
+	divide := func() {
+		roster := slices.Clone(w.Roster())
+		for i := range roster {
+			roster[i].Zone = map[bool]string{true: "inner", false: "outer"}[i < inner]
+		}
+		for i := range roster {
+			if n := w.Node(i); n != nil {
+				n.SetRoster(roster)
+			}
+		}
+	}
+	divide()
+	standing := func() (n int) {
+		for i := range inner {
+			n += w.Node(i).HeartbeatTopics() - 1
+		}
+		return n
+	}
+	before := say(t, w.Node(anchors), "before", "x")
+	for i := inner; i < all; i++ {
+		meshtest.Await(t, "what the zone says", func() bool { return hears(w.Node(i), before) })
+	}
+	meshtest.Await(t, "nobody that stands in", func() bool { return standing() == 0 })
+	for i := inner; i < anchors; i++ {
+		w.Stop(i)
+	}
+	meshtest.Await(t, "three that stand in", func() bool { return standing() == 3 })
+	during := say(t, w.Node(anchors), "during", "x")
+	for i := anchors; i < all; i++ {
+		meshtest.Await(t, "what the zone says without its anchors", func() bool { return hears(w.Node(i), during) })
+	}
+	w.Start(inner)
+	divide()
+	meshtest.Await(t, "nobody that stands in any more", func() bool { return standing() == 0 })
+	after := say(t, w.Node(anchors), "after", "x")
+	meshtest.Await(t, "what the zone says to its anchor", func() bool { return hears(w.Node(inner), after) && hears(w.Node(inner), during) })
+}
+
 // TestUncarriedShareLeaves: at the second sweep, the set and the disk; what the member said itself stays, and so does what
 // is asked for again in between.
 func TestUncarriedShareLeaves(t *testing.T) {

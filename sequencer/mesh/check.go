@@ -68,6 +68,7 @@ func (n *Node) judge(b []byte, room func(fleet.MemberID) bool) (r fleet.Record, 
 	defer func() {
 		if p := recover(); p != nil {
 			n.cfg.Log.Error(fmt.Errorf("panic: %v", p), "record refused", "writer", r.Writer, "kind", r.Kind, "key", r.Key)
+			n.undecodable(&r)
 			v = poisoned
 		}
 	}()

@@ -154,7 +154,7 @@ func (n *Node) commitLocked(records ...fleet.Record) ([]fleet.Record, error) {
 		return nil, err
 	}
 	j := n.join(wanted)
-	n.changed(change{j.learnt, j.dropped})
+	n.changed(change{news: j.learnt, dropped: j.dropped})
 	n.leave(j.dropped)
 	n.leave(j.unwanted)
 	n.uphold(j.dropped)

@@ -64,6 +64,10 @@ type Config struct {
 	// over a quota, ended, or in a share that is not carried any more. It is called from the goroutine of OnNews, in
 	// order with it. That a member is forked is news: the proof.
 	OnDropped func([]fleet.Record)
+	// OnWithheld is told what OnNews and [Node.Held] do not show: records in quarantine, those that did not read back from disk
+	// until they come again, and commands that no decoder here reads. Any of them may have been a stop. It is told as well
+	// what of that is gone. It is called by Held, and from the goroutine of OnNews, in order with it.
+	OnWithheld func(now, gone []Withheld)
 	// Log is silent by default.
 	Log logr.Logger
 	// Now is time.Now by default.

@@ -100,6 +100,8 @@ type dialler struct {
 	// directory of the roster; nil where it is out of date. plan is made from it.
 	directory *directory
 	plan      []slot
+	// ins are the zones of whose stand-ins this member is one.
+	ins []string
 	// toldOf, carriedOf, round and planned are what the plan was made of, and when.
 	toldOf, carriedOf, round uint64
 	planned                  time.Time
@@ -110,6 +112,7 @@ type dialler struct {
 func (d *dialler) start(ctx context.Context) time.Duration {
 	wait := d.cfg.DialMax
 	d.replan()
+	d.standIn()
 	chosen := choose(d.plan, d.stands)
 	d.shed(chosen)
 	for _, member := range chosen {
@@ -156,19 +159,30 @@ func (d *dialler) replan() {
 	}
 	if d.directory == nil || told != d.toldOf {
 		d.directory = newDirectory(d.roster().Members(), d.reachable)
-		d.standIn()
+		d.ins = d.directory.standsIn(d.id)
 	}
 	pinned := slices.Sorted(maps.Keys(d.book.pinned))
 	d.plan = plan(surroundings{self: d.id, directory: d.directory, pinned: pinned, carried: d.zonesAsked(), round: round})
 	d.toldOf, d.carriedOf, d.round, d.planned = told, carriedAnew, round, now
 }
 
-// standIn for zones without anchors: their members meet here, and what they say to each other is carried from
-// one to the other. Where everybody carries everything it is anyway.
+// standIn for zones that have no anchors, or none that is up: their members meet here, and what they say to each other is
+// carried from one to the other. Where everybody carries everything it is anyway.
 func (d *dialler) standIn() {
 	var zones []string
-	if len(d.directory.zoneOf) > d.cfg.Flat {
-		zones = d.directory.standsIn(d.id)
+	if len(d.ins) > 0 && len(d.directory.zoneOf) > d.cfg.Flat {
+		var connected []fleet.MemberID
+		for _, id := range d.host.Network().Peers() {
+			connected = append(connected, fleet.MemberID(id.String()))
+		}
+		d.setMu.RLock()
+		stood := d.stood
+		d.setMu.RUnlock()
+		for _, zone := range d.ins {
+			if d.directory.deserted(zone, connected, stood[zone]) {
+				zones = append(zones, zone)
+			}
+		}
 	}
 	d.carry(&d.stood, zones)
 }

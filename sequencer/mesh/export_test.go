@@ -216,3 +216,18 @@ func (n *Node) SetCount(count uint64) {
 	defer n.commitMu.Unlock()
 	n.seq = count << seqContentBits
 }
+
+// Hears a verified heartbeat as if it had come by gossip.
+func (n *Node) Hears(h *fleet.Heartbeat) { n.life.heartbeat(h, shownWhole(h.Root), true, n.now()) }
+
+// HearsayProtocol is what a hostile peer in the tests answers; SignsFrame is such an answer.
+const HearsayProtocol = hearsayProtocol
+
+// SignsFrame as it goes over the wire.
+func SignsFrame(ago uint64, signs ...[]byte) []byte {
+	var all []sign
+	for _, s := range signs {
+		all = append(all, sign{ago, s})
+	}
+	return framed(signsFrame(all))
+}

@@ -56,6 +56,9 @@ type wire struct {
 	// asked is when each member began, or ended, a reconciliation with this one last.
 	askedAt map[peer.ID]time.Time
 	links   map[peer.ID]int
+	// whomBy and whomAll bound the questions of whom this member heard.
+	whomBy  map[peer.ID]*bucket
+	whomAll bucket
 
 	// scored: gossipsub scores its neighbours.
 	scored bool
@@ -90,6 +93,8 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		beatNow:   make(chan struct{}, 1),
 		retime:    make(chan struct{}, 1),
 		links:     map[peer.ID]int{},
+		whomBy:    map[peer.ID]*bucket{},
+		whomAll:   bucket{size: whomOfAll, every: n.cfg.Beat / allInBeat},
 		serving:   map[peer.ID]bool{},
 		askedAt:   map[peer.ID]time.Time{},
 		behind:    map[string]lifeID{},
@@ -103,6 +108,7 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 	w.handle(syncProtocol, w.serveSync)
 	w.handle(blobProtocol, w.serveBlob)
 	w.handle(beatProtocol, w.serveBeat)
+	w.handle(hearsayProtocol, w.serveHearsay)
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { w.connected(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { w.disconnected(c) },

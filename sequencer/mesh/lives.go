@@ -3,6 +3,7 @@
 package mesh
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -66,17 +67,30 @@ type lives struct {
 	of     map[fleet.MemberID]*life
 	// near are those of which tick has to look after something.
 	near map[fleet.MemberID]*life
-	all  bucket
+	// own and all bound what this member begins to tell, passing what it passes on, and hearing what it hears.
+	own, all, passing, hearing bucket
 	// ticked is when time was looked at last, newsAt when anybody was heard. woke is when this member began to
 	// listen: after it was stopped, and after it heard nobody, the silence of others begins anew. "I was slow" must
 	// never become "you are dead".
 	ticked, newsAt, woke moment
+	// doubts is the sum of the marks of those that are doubted: neighbours with another one heard other notices.
+	doubts uint32
 }
 
 // life of one key.
 type life struct {
 	heard           bool
 	heardAt, beatAt moment
+	// told: nothing of it was heard, and a neighbour gave a heartbeat of it, which it had heard at toldAt at the latest.
+	told   bool
+	toldAt moment
+	// mark stands for the member in doubts. signed is its last heartbeat, notice the one for which it is doubted, if there
+	// was any: for neighbours that heard neither.
+	mark           uint32
+	signed, notice []byte
+	// near is what the member shows of its own doubts, nearAt since when it is not what we show; 0 while it is the same.
+	near   uint32
+	nearAt moment
 	// neighbour: beats came of it since it was lost.
 	neighbour bool
 	doubted   bool
@@ -85,8 +99,8 @@ type life struct {
 	tellAt moment
 	// noticed is the highest that a notice about it named.
 	noticed nonce
-	// told are the notices that it wrote, by its lives.
-	told    []saying
+	// wrote are the notices that it wrote, by its lives.
+	wrote   []saying
 	telling bucket
 
 	// shown are the roots it showed last, full its whole root where it was in that; differsAt is since when they are
@@ -96,8 +110,8 @@ type life struct {
 	differs   bool
 	differsAt moment
 
-	// nonces with their highest counters, the one heard last in front.
-	nonces []nonce
+	// nonces are its lives, the one heard last in front.
+	nonces []lived
 	// voices are the last signed heartbeats of a member that was heard in more than one life, the latest in front.
 	voices []voice
 	// time is the writer's own, of the heartbeat heard last.
@@ -111,6 +125,26 @@ type life struct {
 type nonce struct {
 	value              lifeID
 	counter, heartbeat uint64
+}
+
+// lived is what is known of one life beside its counters.
+type lived struct {
+	nonce
+	// at is when the counter was heard, began when the life began at the latest: now, less a counter in milliseconds.
+	at, began moment
+	// started is when it began by its writer's wall clock, in Unix seconds, and dated says that a heartbeat told.
+	started int64
+	dated   bool
+	// past: the first that was heard of it was older than a life that was known already.
+	past bool
+}
+
+func livedBy(n nonce, now moment) lived { return lived{nonce: n, at: now, began: now - n.age()} }
+
+// age of a life at a counter: those are milliseconds. What no life can be is cut off.
+func (n nonce) age() time.Duration {
+	const most = 1 << 40 // 34 years
+	return time.Duration(min(n.counter, most)) * time.Millisecond
 }
 
 // voice is a heartbeat as it was signed.
@@ -128,7 +162,9 @@ func lifeOf(nonce [16]byte) lifeID { return lifeID(nonce[:]) }
 func (n *Node) lifeID() lifeID { return lifeOf(n.nonce) }
 
 func (l *lives) begin(self fleet.MemberID, p pace) {
-	l.self, l.pace, l.window, l.all = self, p, duplicateBeats*p.heartbeat, p.fleetBucket()
+	l.self, l.pace, l.window = self, p, duplicateBeats*p.heartbeat
+	l.own, l.all = p.ownBucket(), p.fleetBucket(noticesOfAll)
+	l.passing, l.hearing = p.fleetBucket(noticesPassed), p.fleetBucket(noticesHeard)
 	l.of, l.near = map[fleet.MemberID]*life{}, map[fleet.MemberID]*life{}
 }
 
@@ -138,6 +174,7 @@ func (l *lives) keep(roster Roster) {
 	defer l.mu.Unlock()
 	for id := range l.of {
 		if _, ok := roster.Member(id); !ok {
+			l.doubt(l.of[id], false)
 			delete(l.of, id)
 			delete(l.near, id)
 		}
@@ -147,13 +184,28 @@ func (l *lives) keep(roster Roster) {
 func (l *lives) get(id fleet.MemberID) *life {
 	m := l.of[id]
 	if m == nil {
-		m = &life{telling: l.pace.writerBucket()}
+		m = &life{telling: l.pace.writerBucket(), mark: uint32(markOf(string(id)))} //nolint:gosec // half of it will do
 		l.of[id] = m
 	}
 	return m
 }
 
-// advances says whether a heartbeat is newer than what was heard of its nonce: others are replays.
+// doubt begins, or ends.
+func (l *lives) doubt(m *life, doubted bool) {
+	if m.doubted == doubted {
+		return
+	}
+	m.doubted = doubted
+	if doubted {
+		l.doubts += m.mark
+	} else {
+		l.doubts -= m.mark
+		m.notice = nil
+	}
+}
+
+// advances says whether a heartbeat is newer than what was heard of its life, and of a life that goes on: others are
+// replays.
 func (l *lives) advances(h *fleet.Heartbeat) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -161,13 +213,37 @@ func (l *lives) advances(h *fleet.Heartbeat) bool {
 	if m == nil {
 		return true
 	}
-	return m.advances(h)
+	return m.advances(h, l.pace)
 }
 
-func (m *life) advances(h *fleet.Heartbeat) bool {
+func (m *life) advances(h *fleet.Heartbeat, p pace) bool {
 	i := find(m.nonces, lifeOf(h.Nonce))
-	return i < 0 || h.Counter > m.nonces[i].heartbeat
+	switch {
+	case i < 0:
+		return true
+	case h.Counter <= m.nonces[i].heartbeat:
+		return false
+	}
+	return i == 0 || h.Counter > m.nonces[i].counter && !m.overBefore(h, p.settled())
 }
+
+// overBefore says that a heartbeat was signed before the life heard last was so old, by our clock or by its writer's. Somebody kept it, and brings it now that its writer was started again, to make one member look like two. A
+// second agent with the key signs others, and those count. Counters go up with time, which nobody can change behind the
+// writer's back; its wall clock helps where nothing was heard of the old life while it lasted.
+func (m *life) overBefore(h *fleet.Heartbeat, age time.Duration) bool {
+	last := &m.nonces[0]
+	if i := find(m.nonces, lifeOf(h.Nonce)); i > 0 {
+		old := &m.nonces[i]
+		passed := nonce{counter: h.Counter - old.counter}.age()
+		if old.at+passed < last.began+age {
+			return true
+		}
+	}
+	return last.dated && !m.farFrom(h.Time) && h.Time < last.started+int64(age/time.Second)
+}
+
+// farFrom says that a writer's wall clock is so far from what it was that it was set in between, or the heartbeat is old.
+func (m *life) farFrom(clock int64) bool { return max(clock-m.time, m.time-clock) > clockTolerance }
 
 // saying is one life's notices: the highest counter, and which of the 64 up to it were heard. They overtake each other
 // on their ways, so an order would lose some.
@@ -202,14 +278,26 @@ func remember(told []saying, life lifeID, counter uint64) []saying {
 	return told[:min(len(told), noncesKept)]
 }
 
-func find(among []nonce, value lifeID) int {
-	return slices.IndexFunc(among, func(n nonce) bool { return n.value == value })
+func find(among []lived, value lifeID) int {
+	return slices.IndexFunc(among, func(n lived) bool { return n.value == value })
 }
 
-// front puts a nonce before the others, which are not many, and never lowers its counters.
-func front(nonces []nonce, n nonce) []nonce {
+// front puts a life before the others, which are not many, and never lowers its counters.
+func front(nonces []lived, n lived) []lived {
 	if i := find(nonces, n.value); i >= 0 {
-		n.counter, n.heartbeat = max(n.counter, nonces[i].counter), max(n.heartbeat, nonces[i].heartbeat)
+		old := &nonces[i]
+		if n.counter <= old.counter {
+			n.counter, n.at = old.counter, old.at
+		}
+		n.heartbeat, n.began = max(n.heartbeat, old.heartbeat), min(n.began, old.began)
+		if !n.dated {
+			n.started, n.dated = old.started, old.dated
+		}
+		if i == 0 {
+			n.past = old.past
+			nonces[0] = n
+			return nonces
+		}
 		nonces = slices.Delete(nonces, i, i+1)
 	}
 	nonces = slices.Insert(nonces, 0, n)
@@ -222,22 +310,26 @@ func (l *lives) heartbeat(h *fleet.Heartbeat, s shown, same bool, now moment) bo
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m, n := l.get(h.Writer), nonce{lifeOf(h.Nonce), h.Counter, h.Counter}
-	if !m.advances(h) {
+	if !m.advances(h, l.pace) {
 		return false
 	}
-	earlier := find(m.nonces, n.value) > 0
-	if max(h.Time-m.time, m.time-h.Time) <= clockTolerance {
+	at := find(m.nonces, n.value)
+	said := livedBy(n, now)
+	said.started, said.dated = h.Time-int64(n.age()/time.Second), true
+	said.past = at < 0 && len(m.nonces) > 0 && m.overBefore(h, 0)
+	if !m.farFrom(h.Time) {
 		l.noteSwitch(m, n.value, now)
 	}
-	m.nonces, m.time = front(m.nonces, n), h.Time
+	m.nonces, m.time = front(m.nonces, said), h.Time
+	m.signed = h.Encode()
 	if len(m.nonces) > 1 {
-		m.keepVoice(voice{n, now, h.Encode()})
+		m.keepVoice(voice{n, now, m.signed})
 	}
 	m.full = h.Root
 	m.show(s, same, now)
 	l.hear(h.Writer, m, now)
 	sinceNotice := n.value != m.noticed.value || n.counter > m.noticed.counter+l.pace.later()
-	if sinceNotice && !earlier {
+	if sinceNotice && at <= 0 {
 		l.trust(h.Writer, m)
 	}
 	return true
@@ -269,11 +361,16 @@ func (l *lives) beat(id fleet.MemberID, b beat, same bool, now moment) {
 	defer l.mu.Unlock()
 	m := l.get(id)
 	l.noteSwitch(m, b.life, now)
-	m.nonces = front(m.nonces, nonce{value: b.life, counter: b.counter})
+	m.nonces = front(m.nonces, livedBy(nonce{value: b.life, counter: b.counter}, now))
 	m.show(b.shown, same, now)
 	l.hear(id, m, now)
 	m.neighbour, m.beatAt = true, now
 	l.trust(id, m)
+	if m.near = b.doubts; m.near == l.doubts {
+		m.nearAt = 0
+	} else if m.nearAt == 0 {
+		m.nearAt = max(1, now)
+	}
 	l.near[id] = m
 }
 
@@ -293,7 +390,7 @@ func (l *lives) met(id fleet.MemberID, value lifeID, root fleet.Digest, same boo
 	defer l.mu.Unlock()
 	m := l.get(id)
 	l.noteSwitch(m, value, now)
-	m.nonces, m.full = front(m.nonces, nonce{value: value}), root
+	m.nonces, m.full = front(m.nonces, livedBy(nonce{value: value}, now)), root
 	m.show(shownWhole(root), same, now)
 }
 
@@ -311,7 +408,8 @@ func (l *lives) hear(id fleet.MemberID, m *life, now moment) {
 
 // trust ends every doubt about a member.
 func (l *lives) trust(id fleet.MemberID, m *life) {
-	m.doubted, m.tellAt = false, 0
+	l.doubt(m, false)
+	m.tellAt = 0
 	if !m.neighbour {
 		delete(l.near, id)
 	}
@@ -326,9 +424,10 @@ func (m *life) show(s shown, same bool, now moment) {
 	m.shown = s
 }
 
-// noteSwitch counts that a nonce goes on after another one began.
+// noteSwitch counts that a life goes on after another one began. That one life goes on after what was past when it was
+// first heard says nothing.
 func (l *lives) noteSwitch(m *life, value lifeID, now moment) {
-	if find(m.nonces, value) <= 0 {
+	if find(m.nonces, value) <= 0 || m.nonces[0].past {
 		return
 	}
 	if now-m.switchedAt > l.window {
@@ -383,14 +482,14 @@ func (l *lives) tick(now moment, draw func(time.Duration) time.Duration) (due []
 		if m.tellAt == 0 || now < m.tellAt {
 			continue
 		}
-		said := m.noticed.value == m.lost.value && m.noticed.counter+l.pace.later() >= m.lost.counter
-		if !said && !l.all.take(now) {
-			continue
-		}
-		if !said {
+		l.doubt(m, true) // here at once; the others hear it when it is this one's turn
+		if !m.alreadyNoticed(m.lost, l.pace) {
+			if !l.own.has(now) || !l.all.take(now) {
+				continue
+			}
+			l.own.take(now)
 			due = append(due, loss{id, m.lost})
 		}
-		m.doubted = true
 		m.note(m.lost)
 		l.settle(id, m)
 	}
@@ -431,40 +530,82 @@ func (l *lives) lose(now moment, draw func(time.Duration) time.Duration) {
 	for _, id := range lost {
 		m := l.near[id]
 		m.neighbour = false
-		m.lost = m.nonces[0]
+		m.lost = m.nonces[0].nonce
 		m.tellAt = max(1, now+wait+draw(l.pace.tellWithin()))
 	}
 }
 
-// noticeIsNews says whether a notice is worth verifying: no replay, and within what its writer, and all, may say.
+// noticeIsNews says whether a notice is worth verifying: no replay, nothing that was noticed already, and within what its
+// writer, and all, may say.
 func (l *lives) noticeIsNews(n *fleet.Notice, now moment) (first, within bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := l.get(n.Writer)
-	return fresh(m.told, n.Life, n.Counter), m.telling.has(now) && l.all.has(now)
+	return l.teaches(n), m.telling.has(now) && l.hearing.has(now)
 }
 
-// notice notes a verified one. It is taken where it is heard and passed on; whether it makes a member doubted is
-// another question. false if it is no news after all.
-func (l *lives) notice(n *fleet.Notice, now moment) bool {
+// teaches says that a notice was not heard before, and not what it says either. One about this member is to be answered.
+func (l *lives) teaches(n *fleet.Notice) bool {
+	if !fresh(l.get(n.Writer).wrote, n.Life, n.Counter) {
+		return false
+	}
+	m := l.of[n.About]
+	return m == nil || n.About == l.self || !m.doubted ||
+		!m.alreadyNoticed(nonce{value: n.AboutLife, counter: n.AboutCounter}, l.pace)
+}
+
+// alreadyNoticed says that the loss of a life was told, by somebody who heard it about as late.
+func (m *life) alreadyNoticed(last nonce, p pace) bool {
+	return m.noticed.value == last.value && m.noticed.counter+p.later() >= last.counter
+}
+
+// notice notes a verified one; heard is false if it is no news after all, and pass says whether it is to be passed on.
+// Whether it makes a member doubted is another question.
+func (l *lives) notice(n *fleet.Notice, now moment) (heard, pass bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	writer := l.get(n.Writer)
-	if !fresh(writer.told, n.Life, n.Counter) || !writer.telling.has(now) || !l.all.take(now) {
-		return false
+	if !l.teaches(n) || !writer.telling.has(now) || !l.hearing.take(now) {
+		return false, false
 	}
 	writer.telling.take(now)
-	writer.told = remember(writer.told, n.Life, n.Counter)
+	l.all.spend(now)
+	pass = l.passing.take(now)
+	l.takeNotice(n, now)
+	return true, pass
+}
+
+// takeNotice makes of one what is to be made of it.
+func (l *lives) takeNotice(n *fleet.Notice, now moment) {
+	writer := l.get(n.Writer)
+	writer.wrote = remember(writer.wrote, n.Life, n.Counter)
 	if n.About == l.self {
-		return true
+		return
 	}
 	m, last := l.get(n.About), nonce{value: n.AboutLife, counter: n.AboutCounter}
+	last.counter = min(last.counter, l.credible(m, last.value, now))
 	better := l.knowsBetter(m, last, now)
-	m.doubted = m.doubted || !better
+	if !better {
+		l.doubt(m, true)
+		m.notice = n.Encode()
+	}
 	if !better || m.nonces[0].value == last.value {
 		m.note(last)
 	}
-	return true
+}
+
+// credible is the highest counter that a notice may name: who writes one has heard nothing for lostAfter, and counters
+// are milliseconds. A higher one is a lie that no answer would outweigh.
+func (l *lives) credible(m *life, value lifeID, now moment) uint64 {
+	i := find(m.nonces, value)
+	if i < 0 || m.nonces[i].counter == 0 {
+		return math.MaxUint64
+	}
+	since := (now - m.nonces[i].at - l.pace.lostAfter() + l.pace.beat).Milliseconds()
+	if since < 0 {
+		return m.nonces[i].counter - min(m.nonces[i].counter, uint64(-since))
+	}
+	return m.nonces[i].counter + uint64(since)
 }
 
 // note keeps the highest of a life that was noticed lost.
@@ -480,6 +621,7 @@ func (l *lives) knowsBetter(m *life, last nonce, now moment) bool {
 	if m.neighbour && l.since(m.beatAt, now) < l.pace.lostAfter() {
 		return true
 	}
+	// What a neighbour told of it counts by its counter alone.
 	switch i := find(m.nonces, last.value); {
 	case i == 0:
 		return m.nonces[0].counter > last.counter+l.pace.later()
@@ -493,6 +635,7 @@ func (l *lives) knowsBetter(m *life, last nonce, now moment) bool {
 type standing struct {
 	presence  Presence
 	heard     bool
+	hearsay   bool
 	silence   time.Duration
 	duplicate bool
 	shown     shown
@@ -510,12 +653,12 @@ func (l *lives) standing(id fleet.MemberID, interval time.Duration, now moment) 
 		m = &life{}
 	}
 	s := standing{
-		heard: m.heard, silence: now, shown: m.shown, root: m.full, seen: len(m.nonces) > 0, differsAt: now,
+		heard: m.heard || m.told, hearsay: m.told && !m.heard, silence: now, shown: m.shown, root: m.full, seen: len(m.nonces) > 0, differsAt: now,
 		duplicate: m.switches >= switchesToTell && now-m.switchedAt <= l.window,
 		presence:  l.judge(m, interval, now),
 	}
-	if m.heard {
-		s.silence = now - m.heardAt
+	if s.heard {
+		s.silence = now - m.lately()
 	}
 	if m.differs {
 		s.differsAt = m.differsAt
@@ -523,11 +666,23 @@ func (l *lives) standing(id fleet.MemberID, interval time.Duration, now moment) 
 	return s
 }
 
+// lately is when it was heard last, by somebody else where not here.
+func (m *life) lately() moment {
+	if m.heard {
+		return m.heardAt
+	}
+	return m.toldAt
+}
+
 func (l *lives) judge(m *life, interval time.Duration, now moment) Presence {
-	quiet := interval > 0 && l.since(m.heardAt, now) >= quietAfter*interval
+	silence := l.since(m.heardAt, now)
+	if m.told && !m.heard {
+		silence = now - m.toldAt
+	}
+	quiet := interval > 0 && silence >= quietAfter*interval
 	alone := l.since(l.newsAt, now) >= l.pace.lostAfter()
 	switch {
-	case alone && m.heard:
+	case alone && (m.heard || m.told):
 		return Quiet
 	case alone:
 		return Unheard
@@ -535,7 +690,7 @@ func (l *lives) judge(m *life, interval time.Duration, now moment) Presence {
 		return Doubted
 	case quiet:
 		return Quiet
-	case m.heard:
+	case m.heard || m.told:
 		return Heard
 	}
 	return Unheard

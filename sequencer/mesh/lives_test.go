@@ -72,7 +72,7 @@ func (o *observer) heartbeatAt(id fleet.MemberID, life byte, counter uint64) boo
 func (o *observer) noticed(by, about fleet.MemberID, life byte, counter uint64) bool {
 	n := fleet.Notice{Writer: by, Life: lifeID{1}, Counter: o.counter(), About: about, AboutLife: lifeID{life}, AboutCounter: counter}
 	fresh, within := o.noticeIsNews(&n, o.now)
-	took := o.notice(&n, o.now)
+	took, _ := o.notice(&n, o.now)
 	if took != (fresh && within) {
 		panic("the cheap check and the dear one disagree")
 	}
@@ -85,27 +85,42 @@ func (o *observer) presence(id fleet.MemberID) Presence {
 
 // TestDuplicateTable: which rows of heartbeats look like two agents with one key.
 func TestDuplicateTable(t *testing.T) {
+	// The n-th agent was started at second n-1; a late heartbeat was signed so long before it is heard.
 	type said struct {
-		nonce   byte
-		counter uint64
-		at      int64 // seconds, by our clock and by the writer's
-		clock   int64 // what the writer's clock is off
+		nonce byte
+		at    int64 // seconds, by our clock and by the writer's
+		late  int64
+		clock int64 // what the writer's clock is off
 	}
 	const year = 365 * 24 * 3600
 	for name, c := range map[string]struct {
 		beats []said
 		want  bool
 	}{
-		"one agent":                          {[]said{{1, 1, 0, 0}, {1, 2, 5, 0}, {1, 3, 10, 0}}, false},
-		"restart":                            {[]said{{1, 1, 0, 0}, {1, 2, 5, 0}, {2, 1, 7, 0}, {2, 2, 12, 0}}, false},
-		"restart, and the last old one late": {[]said{{1, 1, 0, 0}, {2, 1, 7, 0}, {1, 2, 8, 0}, {2, 2, 12, 0}}, false},
-		"crash loop":                         {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {3, 1, 2, 0}, {4, 1, 3, 0}, {5, 1, 4, 0}, {6, 1, 5, 0}}, false},
-		"two agents":                         {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {1, 2, 5, 0}, {2, 2, 6, 0}, {1, 3, 10, 0}}, true},
-		"two agents, whose clock jumps":      {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {1, 2, 5, year}, {2, 2, 6, year}, {1, 3, 10, year}, {2, 3, 11, year}}, true},
-		"three agents":                       {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {3, 1, 2, 0}, {1, 2, 5, 0}, {2, 2, 6, 0}, {3, 2, 7, 0}}, true},
-		"two, long ago":                      {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {1, 2, 5, 0}, {2, 2, 6, 0}, {1, 3, 10, 0}, {1, 4, 500, 0}}, false},
-		"an old life replayed":               {[]said{{2, 1, 0, 0}, {1, 1, 1, -9000}, {2, 2, 5, 0}, {1, 2, 6, -9000}, {2, 3, 10, 0}, {1, 3, 11, -9000}}, false},
-		"the same ones replayed":             {[]said{{1, 1, 0, 0}, {2, 1, 1, 0}, {1, 1, 2, 0}, {2, 1, 3, 0}, {1, 1, 4, 0}, {2, 1, 5, 0}}, false},
+		"one agent":                          {[]said{{1, 0, 0, 0}, {1, 5, 0, 0}, {1, 10, 0, 0}}, false},
+		"restart":                            {[]said{{1, 0, 0, 0}, {2, 7, 0, 0}, {2, 12, 0, 0}}, false},
+		"restart, and the last old one late": {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 2, 1, 0}, {2, 12, 0, 0}}, false},
+		"crash loop":                         {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {3, 2, 0, 0}, {4, 3, 0, 0}, {5, 4, 0, 0}, {6, 5, 0, 0}}, false},
+		"two agents":                         {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 5, 0, 0}, {2, 6, 0, 0}, {1, 10, 0, 0}}, true},
+		"two agents, at once":                {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 2, 0, 0}, {2, 3, 0, 0}, {1, 3, 0, 0}, {2, 4, 0, 0}, {1, 5, 0, 0}, {2, 6, 0, 0}, {1, 7, 0, 0}}, true},
+		"two agents, whose clock jumps":      {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 5, 0, year}, {2, 6, 0, year}, {1, 10, 0, year}, {2, 11, 0, year}}, true},
+		"two agents, whose clock jumps back": {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 5, 0, -year}, {2, 6, 0, -year}, {1, 10, 0, -year}, {2, 11, 0, -year}}, true},
+		"two agents, one clock a bit slow":   {[]said{{1, 0, 0, -60}, {2, 1, 0, 0}, {1, 65, 0, -60}, {2, 66, 0, 0}, {1, 70, 0, -60}, {2, 71, 0, 0}}, true},
+		"two agents, the first one unheard":  {[]said{{2, 1, 0, 0}, {1, 5, 0, 0}, {2, 6, 0, 0}, {1, 10, 0, 0}, {2, 11, 0, 0}}, true},
+		"three agents":                       {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {3, 2, 0, 0}, {1, 6, 0, 0}, {2, 7, 0, 0}, {3, 8, 0, 0}}, true},
+		"two, long ago":                      {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 5, 0, 0}, {2, 6, 0, 0}, {1, 10, 0, 0}, {1, 500, 0, 0}}, false},
+		"an old life replayed":               {[]said{{2, 9001, 0, 0}, {1, 9002, 9000, -9000}, {2, 9005, 0, 0}, {1, 9006, 9000, -9000}, {2, 9010, 0, 0}, {1, 9011, 9000, -9000}}, false},
+		"the same ones replayed":             {[]said{{1, 0, 0, 0}, {2, 1, 0, 0}, {1, 2, 2, 0}, {2, 3, 2, 0}, {1, 4, 4, 0}, {2, 5, 4, 0}}, false},
+		// Agent 1 ran until second 300, agent 302 is the same one started again.
+		"withheld ones of a life that was heard, replayed": {[]said{
+			{1, 0, 0, 0}, {1, 100, 0, 0}, {45, 302, 0, 0}, {1, 303, 100, -100}, {45, 304, 0, 0}, {1, 305, 80, -80}, {45, 307, 0, 0}, {1, 308, 60, -60}, {45, 400, 0, 0},
+		}, false},
+		"the same, and the clock was set back": {[]said{
+			{1, 0, 0, 300}, {1, 100, 0, 300}, {45, 302, 0, 0}, {1, 303, 100, 200}, {45, 304, 0, 0}, {1, 305, 80, 220}, {45, 307, 0, 0}, {1, 308, 60, 240}, {45, 400, 0, 0},
+		}, false},
+		"withheld ones of a life that was never heard, replayed": {[]said{
+			{45, 302, 0, 0}, {1, 303, 100, -100}, {45, 304, 0, 0}, {1, 305, 80, -80}, {45, 307, 0, 0}, {1, 308, 60, -60}, {45, 400, 0, 0},
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var l lives
@@ -113,7 +128,11 @@ func TestDuplicateTable(t *testing.T) {
 			var now moment
 			for _, b := range c.beats {
 				now = time.Duration(b.at) * time.Second
-				h := fleet.Heartbeat{Writer: "w", Nonce: [16]byte{b.nonce}, Counter: b.counter, Time: 1_800_000_000 + b.at + b.clock}
+				began := int64(b.nonce - 1)
+				if b.nonce == 45 {
+					began = 301
+				}
+				h := fleet.Heartbeat{Writer: "w", Nonce: [16]byte{b.nonce}, Counter: uint64(b.at-b.late-began)*1000 + 1, Time: 1_800_000_000 + b.at + b.clock}
 				fresh := l.advances(&h)
 				if l.heartbeat(&h, shown{}, true, now) != fresh {
 					t.Errorf("advances said %v", fresh)
@@ -348,10 +367,15 @@ func TestCutIsToldBitByBit(t *testing.T) {
 	}
 	o.passHearing(time.Minute, all...)
 	o.passHearing(12*time.Second, stay...)
-	if got := len(o.told); got < noticesOfAll || got > noticesOfAll+int(12*time.Second/(lan.beat/noticesPerBeat)) {
+	if got := len(o.told); got < noticesOfOne || got > noticesOfOne+int(12*time.Second/(beatsPerNotice*lan.beat)) {
 		t.Errorf("%d told at once", got)
 	}
-	o.passHearing(10*time.Minute, stay...)
+	for _, id := range all[301:] {
+		if got := o.presence(id); got != Doubted {
+			t.Fatalf("%s is %s here, though it was not told yet", id, got)
+		}
+	}
+	o.passHearing(time.Hour, stay...)
 	if got := len(o.told); got != 299 {
 		t.Errorf("%d told in the end, want 299", got)
 	}
@@ -363,20 +387,23 @@ func TestNoticesAreBounded(t *testing.T) {
 	took := 0
 	for i := range 1000 {
 		n := fleet.Notice{Writer: "a", Life: lifeID{1}, Counter: uint64(i + 1), About: fleet.MemberID(fmt.Sprint("m", i)), AboutLife: lifeID{1}}
-		if o.notice(&n, o.now) {
+		if heard, _ := o.notice(&n, o.now); heard {
 			took++
 		}
 	}
-	if took != noticesOfOne {
-		t.Errorf("%d of one writer, want %d", took, noticesOfOne)
+	if want := noticesOfOne * 3 / 2; took != want {
+		t.Errorf("%d of one writer, want %d", took, want)
 	}
 	replay := fleet.Notice{Writer: "a", Life: lifeID{1}, Counter: 1, About: "m1", AboutLife: lifeID{1}}
 	o.passHearing(time.Hour, "a")
-	if o.notice(&replay, o.now) {
+	if heard, _ := o.notice(&replay, o.now); heard {
 		t.Error("a replay was taken")
 	}
-	if !o.noticed("b", "m1", 1, 1) {
+	if !o.noticed("b", "m1", 1, 10_000) {
 		t.Error("after an hour there is room for another writer's")
+	}
+	if o.noticed("c", "m1", 1, 9_000) {
+		t.Error("what was noticed is news once more")
 	}
 }
 

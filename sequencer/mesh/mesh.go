@@ -12,7 +12,8 @@
 // zone and those that they ask for (carry.go). Every record from outside passes the same checks, whichever
 // way it came (check.go). Who is not on the roster is not even connected (host.go). In the order of reading:
 // config.go, mesh.go, epoch.go, commit.go, statement.go, check.go, carry.go, gossip.go, sync.go, peers.go;
-// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go.
+// for who is there: pace.go, lives.go, beat.go, heartbeat.go, notice.go,
+// hearsay.go.
 package mesh
 
 import (
@@ -66,12 +67,15 @@ type Node struct {
 	blobsMu sync.Mutex
 	unnamed map[fleet.Digest]bool
 
-	// showMu is held while a consumer looks at records. It guards quarantined and suspects after New.
+	// showMu is held while a consumer looks at records. It guards what stands below it up to undecoded after New.
 	showMu      sync.Mutex
 	quarantined map[fleet.Digest]bool
 	suspects    []fleet.Digest
+	// unread did not read back from disk and have not come again; undecoded are commands refused because a decoder panicked.
+	unread    map[placed]Withheld
+	undecoded map[fleet.Digest]bool
 
-	fresh   queue[change]       // for OnNews and OnDropped
+	fresh   queue[change]       // for OnNews, OnDropped and OnWithheld
 	outbox  queue[fleet.Record] // for gossip
 	stated  queue[*statement]   // by Publish and Adopt, to be written
 	life    lives
@@ -131,7 +135,7 @@ func New(cfg Config) (*Node, error) {
 	n.counts.quarantined.Store(uint64(quarantined))
 	n.set = set
 	n.divide(n.set)
-	if err := errors.Join(n.beginEpoch(), n.newBook(), n.beginSuspects()); err != nil {
+	if err := errors.Join(n.beginEpoch(), n.newBook(), n.beginSuspects(), n.beginUnread()); err != nil {
 		return nil, err
 	}
 	n.age()
@@ -202,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	var work sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.dial, w.reconcileLoop,
+		n.tellNews, n.tidy, n.settleInTime, w.ingest, w.tellOthers, w.followTopics, w.heartbeats, w.tend, w.askAround, w.dial, w.reconcileLoop,
 	} {
 		work.Go(func() { loop(ctx) })
 	}

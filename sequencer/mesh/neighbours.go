@@ -25,8 +25,8 @@ const (
 	dialEveryone = 32
 	// nearWanted are the connections a member dials in its own zone, and one that roams.
 	nearWanted = 5
-	// anchorsLeast per zone: where fewer are up, as many anchors of other zones stand in. Where there are none at
-	// all, those carry what the zone says.
+	// anchorsLeast per zone: where fewer are up, as many anchors of other zones stand in. Where there are none, or all are
+	// down, those carry what the zone says.
 	anchorsLeast = 3
 	// farLinks into a zone from the other zones' anchors, on average: so many that stand, and as many that roam.
 	farLinks = 8
@@ -145,19 +145,43 @@ func (d *directory) standIns(zone string) []fleet.MemberID {
 	return ids
 }
 
-// standsIn gives the zones of whose stand-ins a member is one, and which have no anchors of their own: it carries what
-// they say, or those who meet at it would not hear each other. Most members see soon that others come before them.
+// standsIn gives the zones of whose stand-ins a member is one. Most members see soon that others come before them.
 func (d *directory) standsIn(self fleet.MemberID) (zones []string) {
 	at := slices.IndexFunc(d.all, func(a anchor) bool { return a.id == self })
 	if at < 0 {
 		return nil
 	}
 	for _, zone := range d.zones {
-		if zone != d.zoneOf[self] && len(d.anchors[zone]) == 0 && d.standsInFor(zone, d.all[at]) {
+		if zone != d.zoneOf[self] && d.standsInFor(zone, d.all[at]) {
 			zones = append(zones, zone)
 		}
 	}
 	return zones
+}
+
+// deserted says that a zone meets at its stand-ins, one of which asks: it has no anchors of its own, or those that it has
+// must be down, as none of them is connected here and half of the other members are. They come here one in three while
+// they roam. Who stands in already goes on until a quarter is left, so that it does not change its mind all the time.
+func (d *directory) deserted(zone string, connected []fleet.MemberID, already bool) bool {
+	anchors := d.anchors[zone]
+	if len(anchors) == 0 {
+		return true
+	}
+	here := 0
+	for _, id := range connected {
+		if d.zoneOf[id] != zone {
+			continue
+		}
+		if slices.ContainsFunc(anchors, func(a anchor) bool { return a.id == id }) {
+			return false
+		}
+		here++
+	}
+	part := 2
+	if already {
+		part = 4
+	}
+	return here >= 2 && part*here >= d.members[zone]-len(anchors)
 }
 
 func (d *directory) standsInFor(zone string, self anchor) bool {

@@ -285,8 +285,41 @@ func TestFewAnchorsStandIn(t *testing.T) {
 	}
 }
 
-// TestStandInsKnow that they are: each zone without anchors has as many that carry what it says as are dialled for
-// it, the very same ones, and no other zone has any.
+// TestDeserted: a zone's stand-in carries what it says when half of its members come and none of its anchors does.
+func TestDeserted(t *testing.T) {
+	f := newTerrain("one huge, one small", 1000, 0, 5) // the small one has ten
+	var anchors, plain []fleet.MemberID
+	for i := range f.members {
+		if m := &f.members[i]; m.Zone == "small" {
+			if f.outbound[m.ID] = len(anchors) == 2; f.outbound[m.ID] {
+				plain = append(plain, m.ID)
+			} else {
+				anchors = append(anchors, m.ID)
+			}
+		}
+	}
+	d, elsewhere := f.directory(), []fleet.MemberID{f.members[500].ID, f.members[501].ID}
+	for name, c := range map[string]struct {
+		connected      []fleet.MemberID
+		fresh, already bool
+	}{
+		"nobody":                  {elsewhere, false, false},
+		"one":                     {plain[:1], false, false},
+		"a quarter":               {plain[:2], false, true},
+		"half":                    {slices.Concat(elsewhere, plain[:4]), true, true},
+		"everybody":               {plain, true, true},
+		"everybody and an anchor": {slices.Concat(plain, anchors[1:]), false, false},
+	} {
+		if got := d.deserted("small", c.connected, false); got != c.fresh {
+			t.Errorf("%s: begins to stand in: %v", name, got)
+		}
+		if got := d.deserted("small", c.connected, true); got != c.already {
+			t.Errorf("%s: goes on to stand in: %v", name, got)
+		}
+	}
+}
+
+// TestStandInsKnow that they are: each zone has as many as are dialled for it, the very same ones.
 func TestStandInsKnow(t *testing.T) {
 	for _, shape := range []string{"forty zones", "one huge and very small"} {
 		for _, outbound := range []int{0, 80, 95, 100} {
@@ -302,10 +335,7 @@ func TestStandInsKnow(t *testing.T) {
 				}
 			}
 			for _, zone := range d.zones {
-				var want []fleet.MemberID
-				if len(d.anchors[zone]) == 0 {
-					want = slices.Sorted(slices.Values(d.standIns(zone)))
-				}
+				want := slices.Sorted(slices.Values(d.standIns(zone)))
 				if got := slices.Sorted(slices.Values(stand[zone])); !slices.Equal(got, want) {
 					t.Errorf("%s, %d outbound only: %v stand in for %s, want %v", shape, outbound, got, zone, want)
 				}

@@ -24,12 +24,15 @@ func (w *wire) tellLoss(ctx context.Context, lost loss, counter uint64) {
 		About: lost.about, AboutLife: lost.last.value, AboutCounter: lost.last.counter,
 	}
 	n.Sign(w.cfg.Key)
+	encoded := n.Encode()
+	w.life.keepNotice(lost.about, encoded)
 	w.counts.notices.Add(1)
 	name := heartbeatsTopic(w.cfg.Fleet, about.Zone)
-	w.publishTo(ctx, name, n.Encode())
+	w.publishTo(ctx, name, encoded)
 }
 
-func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
+// readNotice checks all but what it costs to check.
+func (n *Node) readNotice(b []byte) (fleet.Notice, verdict) {
 	if len(b) > fleet.MaxNotice {
 		return fleet.Notice{}, tooLarge
 	}
@@ -48,8 +51,16 @@ func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
 	if _, ok := n.roster().Member(notice.About); !ok {
 		return notice, stranger
 	}
-	switch fresh, within := n.life.noticeIsNews(&notice, n.now()); {
-	case !fresh:
+	return notice, news
+}
+
+func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
+	notice, v := n.readNotice(b)
+	if v != news {
+		return notice, v
+	}
+	switch teaches, within := n.life.noticeIsNews(&notice, n.now()); {
+	case !teaches:
 		return notice, stale
 	case !within:
 		return notice, surplus
@@ -57,16 +68,26 @@ func (n *Node) judgeNotice(b []byte) (fleet.Notice, verdict) {
 	if notice.Verify(n.cfg.Fleet) != nil {
 		return notice, badSignature
 	}
-	if !n.life.notice(&notice, n.now()) {
+	switch heard, pass := n.life.notice(&notice, n.now()); {
+	case !heard:
 		return notice, stale // a replay, or too many, that came at the same moment
+	case !pass:
+		n.counts.noticesHeard.Add(1)
+		n.answer(&notice)
+		return notice, surplus
 	}
 	return notice, news
 }
 
-// heardNotice answers one about this member.
+// heardNotice is told one that is passed on, too.
 func (w *wire) heardNotice(n *fleet.Notice) {
 	w.counts.noticesHeard.Add(1)
-	if n.About == w.id {
+	w.answer(n)
+}
+
+// answer one about this member.
+func (n *Node) answer(notice *fleet.Notice) {
+	if w := n.running.Load(); w != nil && notice.About == n.id {
 		wake(w.beatNow)
 	}
 }

@@ -48,7 +48,8 @@ func (p pace) young(n int, interval time.Duration) time.Duration {
 	return min(interval, p.beat<<(3*n))
 }
 
-// suspectAfter two missed beats a neighbour is asked, and asked again every third of a beat.
+// suspectAfter two missed beats a neighbour is asked, and asked again every sixth of a beat: where every twentieth packet
+// is lost, three questions and answers that are all lost are an hour's daily bread, nine are not.
 func (p pace) suspectAfter() time.Duration { return 2 * p.beat }
 
 // lostAfter three missed beats, and as many questions without an answer, it is lost.
@@ -57,6 +58,9 @@ func (p pace) lostAfter() time.Duration { return 7 * p.beat / 2 }
 // standstill: who did not get to look at its clock for so long was not listening either.
 func (p pace) standstill() time.Duration { return p.beat }
 
+// settled is how long a life has to last before another one of the same key that is heard, too, makes two of them.
+func (p pace) settled() time.Duration { return p.beat }
+
 // tick is how often time is looked at.
 func (p pace) tick() time.Duration { return p.beat / 4 }
 
@@ -64,10 +68,14 @@ func (p pace) tick() time.Duration { return p.beat / 4 }
 // that is silent. draw gives a random duration below its argument.
 func (p pace) next(silence time.Duration, draw func(time.Duration) time.Duration) time.Duration {
 	if silence >= p.suspectAfter() {
-		return p.beat / 3
+		return p.beat / 6
 	}
 	return min(p.beat*9/10+draw(p.beat/5+1), max(1, p.suspectAfter()-silence))
 }
+
+// crossing is how long after a beat a question is not answered apart: the two were on their way at the same time. It is
+// shorter than the time between two questions of one that is worried.
+func (p pace) crossing() time.Duration { return p.beat / 8 }
 
 // tellWithin is the time from which those who lost the same neighbour draw, so that one speaks first and the others
 // need not.
@@ -81,11 +89,18 @@ func (p pace) holdFor() time.Duration { return 10 * p.beat }
 // notice has heard nothing for lostAfter, so anything up to here came before the loss, over a longer way.
 func (p pace) later() uint64 { return uint64(p.suspectAfter() / time.Millisecond) }
 
-// The notices of one writer, and of all, that are heard and passed on: so many at once, and then one in so many
-// beats. A hundred members that vanish together are within it; what a cut through the fleet makes thousands of
-// members say is told bit by bit.
+// The notices of one writer, and of all, that are told and passed on: so many at once, and then one in so many
+// beats. Some hundred members that vanish together are within it; what a cut through the fleet makes thousands of
+// members say is told bit by bit. Only notices that say something new count: a vanished member has several neighbours,
+// and those that are far apart speak before they have heard each other.
+//
+// For the same reason more is passed on than anybody begins to tell, and what is too much to be passed on, as somebody
+// keeps to nothing, or hundreds vanished at once, is still heard, up to another bound that is for the signatures alone.
+// A notice that came and was not heard would never come again.
 const (
-	noticesOfOne, noticesOfAll = 32, 128
+	noticesOfOne, noticesOfAll = 64, 256
+	noticesPassed              = 2 * noticesOfAll
+	noticesHeard               = 4 * noticesOfAll
 	beatsPerNotice             = 3
 	noticesPerBeat             = 3
 )
@@ -114,8 +129,21 @@ func (b *bucket) take(now moment) bool {
 	return true
 }
 
-func (p pace) writerBucket() bucket {
-	return bucket{size: noticesOfOne, every: beatsPerNotice * p.beat}
+// spend takes a token that somebody else took: there may be none, and then it is longer until there is one.
+func (b *bucket) spend(now moment) {
+	b.has(now)
+	b.spent = min(b.spent+1, 2*float64(b.size))
 }
 
-func (p pace) fleetBucket() bucket { return bucket{size: noticesOfAll, every: p.beat / noticesPerBeat} }
+// ownBucket is what a member begins to tell, writerBucket what the others take of it: a little more, as notices do not come
+// as regularly as they were told.
+func (p pace) ownBucket() bucket { return bucket{size: noticesOfOne, every: beatsPerNotice * p.beat} }
+
+func (p pace) writerBucket() bucket {
+	return bucket{size: noticesOfOne * 3 / 2, every: beatsPerNotice * p.beat}
+}
+
+// fleetBucket holds so many notices of all writers. A larger one is filled faster, by as much.
+func (p pace) fleetBucket(size int) bucket {
+	return bucket{size: size, every: p.beat * noticesOfAll / time.Duration(noticesPerBeat*size)}
+}

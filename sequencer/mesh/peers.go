@@ -23,6 +23,9 @@ type PeerState struct {
 	// this process's own clock.
 	Heard   bool
 	Silence time.Duration
+	// Hearsay: nothing came of it itself. A neighbour gave a heartbeat that it had signed, and says that it heard of it
+	// Silence ago, or longer.
+	Hearsay bool
 	// Interval is how often a heartbeat of it is due, where it is not connected; 0 where none come here.
 	Interval time.Duration
 	// Root is what its last heartbeat or reconciliation showed. SameRoot says that what it showed last, by a beat
@@ -82,6 +85,7 @@ func (n *Node) peer(member fleet.Member, audience audience) PeerState {
 	state := PeerState{Member: member, Anchor: n.reachable(&member), Forked: n.forked(member.ID), Interval: audience.interval(n.pace(), member.Zone)}
 	s := n.life.standing(member.ID, state.Interval, now)
 	state.Presence, state.Heard, state.Silence, state.Duplicate = s.presence, s.heard, s.silence, s.duplicate
+	state.Hearsay = s.hearsay
 	state.Doubted, state.Root = s.presence == Doubted, s.root
 	state.SameRoot = s.seen && n.same(s.shown, member.Zone)
 	if !state.SameRoot {

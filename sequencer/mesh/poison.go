@@ -5,6 +5,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -13,21 +14,49 @@ import (
 // This file keeps a record that kills who looks at it from killing him for ever. What the consumer is about to be
 // shown is marked beside the store. Who dies there finds the marks at the next start, and shows what was marked
 // one record at a time; the one that kills again is quarantined. It takes two deaths, because a process also
-// dies of what is not its record's fault, and a stop that nobody is shown stops nothing. In quarantine a record is
-// carried like any other, so that roots stay equal, and never shown again.
+// dies of what is not its record's fault. In quarantine a record is carried like any other, so that roots stay equal,
+// and never shown again.
+//
+// What it was may have been a stop, and a stop that nobody is shown stops nothing. So the consumer is told the heads of what
+// is withheld from him: who, which kind, which key. The same goes for what did not read back from disk and did not come
+// again, and for commands whose body makes a decoder panic.
 
 const (
 	// metaSuspects is where the store keeps what was marked at a death and was not shown alone since.
 	metaSuspects = "mesh.suspects"
 	// shownAtOnce bounds how many records are under one mark.
 	shownAtOnce = 256
+	// maxUndecoded bounds the commands that are told because their bodies make a decoder panic.
+	maxUndecoded = 1024
 )
 
-// change of the set, for its consumer.
-type change struct{ news, dropped []fleet.Record }
+// Withheld is what is known of a record that its consumer is not shown.
+type Withheld struct {
+	// ID is the record's digest; of one that cannot be read, a digest of its place.
+	ID fleet.Digest
+	// Head is the record without its body and its signature; of one that cannot be read, without its position, too.
+	Head fleet.Record
+}
+
+func withheld(r *fleet.Record, id fleet.Digest) Withheld {
+	return Withheld{id, fleet.Record{Fleet: r.Fleet, Writer: r.Writer, Epoch: r.Epoch, Seq: r.Seq, Kind: r.Kind, Key: r.Key}}
+}
+
+// placed is where a record lies in the set.
+type placed struct {
+	writer fleet.MemberID
+	kind   fleet.Kind
+	key    string
+}
+
+// change of the set, for its consumer; and what he cannot be shown.
+type change struct {
+	news, dropped []fleet.Record
+	withheld      []Withheld
+}
 
 func (n *Node) changed(c change) {
-	if len(c.news)+len(c.dropped) > 0 {
+	if len(c.news)+len(c.dropped)+len(c.withheld) > 0 {
 		n.fresh.put(c)
 	}
 }
@@ -68,6 +97,41 @@ func (n *Node) beginSuspects() error {
 	return n.keepSuspects()
 }
 
+// beginUnread finds what did not read back from disk and did not come again.
+func (n *Node) beginUnread() error {
+	heads, err := n.cfg.Store.SetApart()
+	if err != nil {
+		return fmt.Errorf("mesh: %w", err)
+	}
+	n.unread, n.undecoded = map[placed]Withheld{}, map[fleet.Digest]bool{}
+	for i := range heads {
+		r := &heads[i]
+		if _, ok := n.set.Get(r.Writer, r.Kind, r.Key); !ok {
+			id := fleet.DigestOf("flotilla.dev/unread", []byte(r.Writer), []byte{byte(r.Kind)}, []byte(r.Key))
+			n.unread[placed{r.Writer, r.Kind, r.Key}] = withheld(r, id)
+		}
+	}
+	return nil
+}
+
+// undecodable is called with a record whose body made a decoder panic. It is in no set; a command that its writer signed
+// is told all the same.
+func (n *Node) undecodable(r *fleet.Record) {
+	if r.Kind != fleet.KindCommand || r.Verify(n.cfg.Fleet) != nil {
+		return
+	}
+	id := r.Digest()
+	n.showMu.Lock()
+	known := n.undecoded[id] || len(n.undecoded) >= maxUndecoded
+	if !known {
+		n.undecoded[id] = true
+	}
+	n.showMu.Unlock()
+	if !known {
+		n.changed(change{withheld: []Withheld{withheld(r, id)}})
+	}
+}
+
 func (n *Node) keepSuspects() error {
 	var b []byte
 	for _, d := range n.suspects {
@@ -96,6 +160,10 @@ func (n *Node) Held(look func([]fleet.Record)) {
 		}
 	}
 	n.setMu.RUnlock()
+	n.showMu.Lock()
+	unread := slices.Collect(maps.Values(n.unread))
+	n.showMu.Unlock()
+	n.withhold(unread, nil)
 	for i := range alone {
 		n.reveal(alone[i:i+1], look)
 	}
@@ -115,11 +183,15 @@ func (n *Node) reveal(records []fleet.Record, look func([]fleet.Record)) {
 	for few := range slices.Chunk(records, shownAtOnce) {
 		var digests []fleet.Digest
 		var shown []fleet.Record
+		var hidden []Withheld
 		for i := range few {
-			if d := few[i].Digest(); !n.quarantined[d] {
+			if d := few[i].Digest(); n.quarantined[d] {
+				hidden = append(hidden, withheld(&few[i], d))
+			} else {
 				digests, shown = append(digests, d), append(shown, few[i])
 			}
 		}
+		n.withhold(hidden, nil)
 		if len(shown) == 0 {
 			continue
 		}
@@ -133,7 +205,14 @@ func (n *Node) reveal(records []fleet.Record, look func([]fleet.Record)) {
 	}
 }
 
-// tellNews calls OnNews and OnDropped, in the order in which the set changed.
+// withhold tells the consumer what he is not shown from now on, and what of that is gone.
+func (n *Node) withhold(now, gone []Withheld) {
+	if len(now)+len(gone) > 0 && n.cfg.OnWithheld != nil {
+		n.cfg.OnWithheld(now, gone)
+	}
+}
+
+// tellNews calls OnNews, OnDropped and OnWithheld, in the order in which the set changed.
 func (n *Node) tellNews(ctx context.Context) {
 	for {
 		changes, ok := n.fresh.wait(ctx)
@@ -142,6 +221,7 @@ func (n *Node) tellNews(ctx context.Context) {
 		}
 		var news []fleet.Record
 		for _, c := range changes {
+			n.withhold(c.withheld, nil)
 			news = append(news, c.news...)
 			if len(c.dropped) > 0 {
 				n.tellOne(news, c.dropped)
@@ -157,7 +237,41 @@ func (n *Node) tellOne(news, dropped []fleet.Record) {
 	if len(news) > 0 && n.cfg.OnNews != nil {
 		n.reveal(news, n.cfg.OnNews)
 	}
-	if len(dropped) > 0 && n.cfg.OnDropped != nil {
-		n.cfg.OnDropped(dropped)
+	shown, gone := n.leavers(dropped)
+	gone = append(gone, n.reread(news)...)
+	n.withhold(nil, gone)
+	if len(shown) > 0 && n.cfg.OnDropped != nil {
+		n.cfg.OnDropped(shown)
 	}
+}
+
+// leavers among what left the set: those that were shown, and those that were not and must not be now.
+func (n *Node) leavers(dropped []fleet.Record) (shown []fleet.Record, hidden []Withheld) {
+	n.showMu.Lock()
+	defer n.showMu.Unlock()
+	if len(n.quarantined) == 0 {
+		return dropped, nil
+	}
+	for i := range dropped {
+		if d := dropped[i].Digest(); n.quarantined[d] {
+			hidden = append(hidden, withheld(&dropped[i], d))
+		} else {
+			shown = append(shown, dropped[i])
+		}
+	}
+	return shown, hidden
+}
+
+// reread are those that could not be read and have come again; they were shown just now.
+func (n *Node) reread(news []fleet.Record) (gone []Withheld) {
+	n.showMu.Lock()
+	defer n.showMu.Unlock()
+	for i := 0; i < len(news) && len(n.unread) > 0; i++ {
+		at := placed{news[i].Writer, news[i].Kind, news[i].Key}
+		if w, ok := n.unread[at]; ok {
+			gone = append(gone, w)
+			delete(n.unread, at)
+		}
+	}
+	return gone
 }

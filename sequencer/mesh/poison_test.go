@@ -3,6 +3,7 @@
 package mesh_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -191,5 +192,151 @@ func TestDecoderThatPanics(t *testing.T) {
 	n.View(func(s *lattice.Set) { roots = len(s.Shares()) })
 	if roots != 1 {
 		t.Errorf("%d shares", roots)
+	}
+}
+
+// heads that a consumer was told in place of records.
+type heads struct{ now, gone []mesh.Withheld }
+
+func (h *heads) told(now, gone []mesh.Withheld) {
+	h.now, h.gone = append(h.now, now...), append(h.gone, gone...)
+}
+
+// is says what was told, and clears it.
+func (h *heads) is(t *testing.T, what string, now, gone []fleet.Record) {
+	t.Helper()
+	for _, c := range []struct {
+		what string
+		got  []mesh.Withheld
+		want []fleet.Record
+	}{{"withheld", h.now, now}, {"gone", h.gone, gone}} {
+		if len(c.got) != len(c.want) {
+			t.Errorf("%s: %d are %s, want %d", what, len(c.got), c.what, len(c.want))
+			continue
+		}
+		for i, w := range c.got {
+			if w.Head.Writer != c.want[i].Writer || w.Head.Kind != c.want[i].Kind || w.Head.Key != c.want[i].Key || len(w.Head.Body)+len(w.Head.Sig) > 0 || w.ID.IsZero() {
+				t.Errorf("%s: %s: %+v", what, c.what, w)
+			}
+		}
+	}
+	*h = heads{}
+}
+
+func pause(t *testing.T, n *mesh.Node, key string) fleet.Record {
+	t.Helper()
+	name := fleet.RolloutName{Namespace: "shop", Name: "web"}
+	r, err := n.Publish(fleet.KindCommand, key, fleet.Command{Rollout: name, Verb: fleet.Pause, Reason: "because", Time: 1}.Encode())
+	must(t, err)
+	return r
+}
+
+// running is a node that runs until its consumer was told of something.
+func running(t *testing.T, n *mesh.Node, told func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	meshtest.Await(t, "the consumer was told", told)
+	cancel()
+	must(t, <-ended)
+}
+
+// closed polls a channel.
+func closed(c chan struct{}) func() bool {
+	return func() bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// TestHeadsOfTheQuarantineAreTold: of a record that nobody is shown the consumer knows that it is there, and that it is gone;
+// never what is in it.
+func TestHeadsOfTheQuarantineAreTold(t *testing.T) {
+	a := newAlone(t)
+	stop := pause(t, a.start(t), "shop/web/Pause/1")
+	for range 2 {
+		func() {
+			defer func() { _ = recover() }()
+			a.start(t).Held(func([]fleet.Record) { panic("poison") })
+		}()
+	}
+	var h heads
+	var dropped []fleet.Record
+	done := make(chan struct{})
+	a.cfg.OnWithheld = h.told
+	a.cfg.OnDropped = func(records []fleet.Record) { dropped = append(dropped, records...) }
+	a.cfg.OnNews = func([]fleet.Record) { close(done) }
+	for range 2 {
+		a.start(t).Held(func([]fleet.Record) { t.Error("it is shown") })
+		h.is(t, "at a start", []fleet.Record{stop}, nil)
+	}
+	n := a.start(t)
+	n.Held(func([]fleet.Record) {})
+	h.is(t, "at the last start", []fleet.Record{stop}, nil)
+	_, err := n.Publish(fleet.KindFloor, fleet.FloorKey(fleet.KindCommand), fleet.Floor{Kind: fleet.KindCommand, Epoch: stop.Epoch, Seq: stop.Seq + 1}.Encode())
+	must(t, err)
+	running(t, n, closed(done))
+	h.is(t, "when its writer retired it", nil, []fleet.Record{stop})
+	if len(dropped) != 0 {
+		t.Error("a record in quarantine is shown when it goes")
+	}
+}
+
+// TestHeadOfWhatDidNotReadBackIsTold, at every start, until the record itself is back.
+func TestHeadOfWhatDidNotReadBackIsTold(t *testing.T) {
+	a := newAlone(t)
+	stop := pause(t, a.start(t), "shop/web/Pause/1")
+	must(t, a.store.Close())
+	a.store = nil
+	content, err := os.ReadFile(a.path)
+	must(t, err)
+	must(t, os.WriteFile(a.path, bytes.ReplaceAll(content, []byte("because"), []byte("becausf")), 0o600))
+	var h heads
+	news := make(chan struct{})
+	a.cfg.OnWithheld = h.told
+	a.cfg.OnNews = func([]fleet.Record) { close(news) }
+	var n *mesh.Node
+	for range 2 {
+		n = a.start(t)
+		n.Held(func([]fleet.Record) { t.Error("it is shown") })
+		h.is(t, "at a start", []fleet.Record{stop}, nil)
+	}
+	must(t, n.Admit(stop.Encode()))
+	running(t, n, closed(news))
+	h.is(t, "when it came again", nil, []fleet.Record{stop})
+	shown := 0
+	a.start(t).Held(func(records []fleet.Record) { shown += len(records) })
+	h.is(t, "at the next start", nil, nil)
+	if shown != 1 {
+		t.Errorf("%d records are shown", shown)
+	}
+}
+
+// TestCommandThatNoDecoderReadsIsTold, once, if its writer signed it. What else makes a decoder panic is refused in silence.
+func TestCommandThatNoDecoderReadsIsTold(t *testing.T) {
+	var h heads
+	told := make(chan struct{}, 8)
+	a := newAlone(t)
+	a.cfg.OnWithheld = func(now, gone []mesh.Withheld) { h.told(now, gone); told <- struct{}{} }
+	n := a.start(t)
+	n.Decode(func(*fleet.Record) error { panic("a nil map") })
+	said := func(kind fleet.Kind, key string) fleet.Record {
+		r := fleet.Record{Fleet: meshtest.Fleet(), Epoch: 1, Seq: 1, Kind: kind, Key: key}
+		must(t, r.Sign(meshtest.Key(1)))
+		return r
+	}
+	stop, forged := said(fleet.KindCommand, "shop/web/Pause/1"), said(fleet.KindCommand, "shop/web/Pause/2")
+	forged.Sig = make([]byte, 64)
+	register := said(fleet.KindRegister, "k")
+	must(t, n.Admit(forged.Encode(), register.Encode(), stop.Encode(), stop.Encode()))
+	running(t, n, func() bool { return len(told) > 0 })
+	h.is(t, "refused", []fleet.Record{stop}, nil)
+	if got := n.Stats().Poisoned; got != 4 {
+		t.Errorf("%d poisoned, want 4", got)
 	}
 }

@@ -93,7 +93,7 @@ func (a *alone) stored(t *testing.T) (count int) {
 	a.store = nil
 	db, err := bbolt.Open(a.path, 0o600, &bbolt.Options{ReadOnly: true})
 	must(t, err)
-	must(t, db.View(func(tx *bbolt.Tx) error { count = tx.Bucket([]byte("records")).Stats().KeyN; return nil }))
+	must(t, db.View(func(tx *bbolt.Tx) error { count = tx.Bucket([]byte("packed")).Stats().KeyN; return nil }))
 	must(t, db.Close())
 	return count
 }

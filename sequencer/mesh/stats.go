@@ -12,8 +12,10 @@ type Stats struct {
 	// worth hearing.
 	GossipReceived, Heartbeats uint64
 	// Beats are those that came from neighbours. Notices are losses told by this member, NoticesHeard those told by
-	// others, NoticesRefused those over what one writer, or all, may say.
+	// others, NoticesRefused those over what one writer, or all, may say: not passed on, and most not heard.
 	Beats, Notices, NoticesHeard, NoticesRefused uint64
+	// Hearsay are heartbeats and notices that a neighbour gave when it was asked, and that were news.
+	Hearsay uint64
 
 	// Known are records held already; Stale are older registers, later milestones, what the state has no place for,
 	// old heartbeats and old notices. Neither is verified, but for the first of what there is no place for.
@@ -69,7 +71,7 @@ type Stats struct {
 type counters struct {
 	published, gossiped, synced                                      atomic.Uint64
 	gossipReceived, heartbeats                                       atomic.Uint64
-	beats, notices, noticesHeard, noticesRefused                     atomic.Uint64
+	beats, notices, noticesHeard, noticesRefused, hearsay            atomic.Uint64
 	known, stale                                                     atomic.Uint64
 	tooLarge, malformed, otherFleet, stranger, badSignature, version atomic.Uint64
 	elsewhere, poisoned, rivals, proven, unprovable                  atomic.Uint64
@@ -96,7 +98,7 @@ func (n *Node) Stats() Stats {
 		Published: c.published.Load(), Gossiped: c.gossiped.Load(), Synced: c.synced.Load(),
 		GossipReceived: c.gossipReceived.Load(), Heartbeats: c.heartbeats.Load(),
 		Beats: c.beats.Load(), Notices: c.notices.Load(),
-		NoticesHeard: c.noticesHeard.Load(), NoticesRefused: c.noticesRefused.Load(),
+		NoticesHeard: c.noticesHeard.Load(), NoticesRefused: c.noticesRefused.Load(), Hearsay: c.hearsay.Load(),
 		Known: c.known.Load(), Stale: c.stale.Load(),
 		TooLarge: c.tooLarge.Load(), Malformed: c.malformed.Load(), OtherFleet: c.otherFleet.Load(),
 		Stranger: c.stranger.Load(), BadSignature: c.badSignature.Load(), Version: c.version.Load(),

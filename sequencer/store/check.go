@@ -106,6 +106,8 @@ type check struct {
 	kinds     map[fleet.Kind]int
 	writers   map[fleet.MemberID]*WriterCount
 	positions map[position]fleet.Digest
+	// names of a file of this schema.
+	names names
 }
 
 type position struct {
@@ -177,11 +179,11 @@ func globLiteral(path string) string {
 // read what is in a file that has something in it.
 func (c *check) read(file *os.File) error {
 	return guard(func() error {
-		behind, err := examine(file)
+		found, err := examine(file)
 		if err != nil {
 			return err
 		}
-		if behind {
+		if found.behind {
 			c.find("one of the two meta pages is damaged", "page 0 or 1",
 				"nothing: the agent goes on from the other one. What was written last may be missing; the other members bring it back")
 		}
@@ -203,11 +205,27 @@ func (c *check) read(file *os.File) error {
 func (c *check) contents(tx *bbolt.Tx) error {
 	c.fleets, c.kinds = map[fleet.Digest]int{}, map[fleet.Kind]int{}
 	c.writers, c.positions = map[fleet.MemberID]*WriterCount{}, map[position]fleet.Digest{}
+	if tx.Bucket(bucketPacked) != nil {
+		if err := c.readNames(tx); err != nil {
+			return err
+		}
+	}
 	for _, bucket := range []struct {
 		name []byte
 		each func(key, value []byte)
 	}{
-		{bucketRecords, c.record},
+		{bucketRecords, func(at, value []byte) {
+			r, err := decode(at, value)
+			c.record(fmt.Sprintf("record at %x", at), &r, err)
+		}},
+		{bucketPacked, func(at, rest []byte) {
+			where := fmt.Sprintf("record at %x", at)
+			if p, ok := readPlace(at, c.names.name); ok {
+				where = fmt.Sprintf("%s %q of %s", p.kind, p.key, p.writer.writer)
+			}
+			r, err := unpack(at, rest, c.names.name)
+			c.record(where, &r, err)
+		}},
 		{bucketBlobs, c.blob},
 		{bucketMeta, c.meta},
 		{bucketQuarantine, func([]byte, []byte) { c.r.Unreadable++ }},
@@ -215,7 +233,7 @@ func (c *check) contents(tx *bbolt.Tx) error {
 	} {
 		held := tx.Bucket(bucket.name)
 		if held == nil {
-			continue // of a later schema than the file is
+			continue // of another schema than the file is
 		}
 		err := held.ForEach(func(key, value []byte) error { bucket.each(key, value); return nil })
 		if err != nil {
@@ -226,13 +244,32 @@ func (c *check) contents(tx *bbolt.Tx) error {
 	return nil
 }
 
-func (c *check) record(at, value []byte) {
-	r, err := decode(at, value)
+// readNames that records use.
+func (c *check) readNames(tx *bbolt.Tx) (err error) {
+	if c.names, _, err = readNames(tx); err != nil {
+		return err
+	}
+	for _, found := range []struct {
+		count    int
+		what, do string
+	}{
+		{c.names.mended, "%d values that records use: one of two copies is damaged", "nothing: at its next start the agent writes it anew from the other one"},
+		{c.names.lost, "%d values that records use: both copies are damaged", doRecord},
+	} {
+		if found.count > 0 {
+			c.find(fmt.Sprintf(found.what, found.count), "names", found.do)
+		}
+	}
+	return nil
+}
+
+// record that lies somewhere, or why it cannot be read.
+func (c *check) record(where string, r *fleet.Record, err error) {
 	if err != nil {
-		c.find(err.Error(), fmt.Sprintf("record at %x", at), doRecord)
+		c.find(err.Error(), where, doRecord)
 		return
 	}
-	where := fmt.Sprintf("%s %q of %s, at %d.%d", r.Kind, r.Key, r.Writer, r.Epoch, r.Seq)
+	where = fmt.Sprintf("%s %q of %s, at %d.%d", r.Kind, r.Key, r.Writer, r.Epoch, r.Seq)
 	of := c.of
 	if of.IsZero() {
 		of = r.Fleet
@@ -245,7 +282,7 @@ func (c *check) record(at, value []byte) {
 		c.find(err.Error(), where, do)
 		return
 	}
-	if err := fleet.CheckBody(&r); err != nil {
+	if err := fleet.CheckBody(r); err != nil {
 		c.find(err.Error(), where, "nothing: the agent carries it and acts on nothing that it cannot read")
 	}
 	digest, spot := r.Digest(), position{r.Writer, r.Epoch, r.Seq}

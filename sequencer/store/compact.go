@@ -9,13 +9,15 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// A file keeps the size of the most that it ever held: bbolt uses free pages again and never gives them back. After a big
-// drop (a zone that is not carried any more) Open copies what is left.
+// A file keeps the size of the most that it ever held: bbolt uses free pages again and never gives them back, and pages from
+// which most was taken out stay. After a big drop (rollouts that were retired, a zone that is not carried any more) Open
+// copies what is left.
 const (
 	// sparseFrom is the size in bytes below which a file is left alone.
-	sparseFrom = 8 << 20
-	// sparseShare of the file has to be free: copying the rest is then less than a third of having it checked.
-	sparseShare = 0.75
+	sparseFrom = 4 << 20
+	// sparseShare of the file has to be free. A copy is full, and pages are at least two thirds full when they were filled at
+	// random: none is due again before as much was taken out.
+	sparseShare = 0.5
 	// compactTx bounds one transaction of the copy, in bytes.
 	compactTx = 4 << 20
 
@@ -31,7 +33,7 @@ func (s *Store) sparse() bool {
 	free := int64(s.db.Stats().FreePageN+s.db.Stats().PendingPageN) * int64(s.db.Info().PageSize)
 	// What bbolt grew the file by and never wrote is free as well.
 	_ = s.db.View(func(tx *bbolt.Tx) error {
-		free += info.Size() - tx.Size()
+		free += info.Size() - tx.Size() + s.slack
 		return nil
 	})
 	return float64(free) >= sparseShare*float64(info.Size())
@@ -79,6 +81,7 @@ func (s *Store) copyTo(draft string, steps compactSteps) (size int64, err error)
 		if err != nil {
 			return err
 		}
+		to.AllocSize = growBy
 		return errors.Join(bbolt.Compact(to, s.db, compactTx), steps.copied(), to.Sync(), to.Close())
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ package store_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice/latticetest"
 	"github.com/flotilla-dev/flotilla/sequencer/store"
 )
 
@@ -55,6 +57,7 @@ func written(t testing.TB, path string) truth {
 // outcome of opening a damaged file.
 type outcome struct {
 	records, bad int
+	mended       int
 	recovered    bool
 	behind       bool
 	changed      bool // the file is not the one that was put there any more
@@ -69,7 +72,8 @@ func (known truth) opens(t *testing.T, name, path string, writes *fleet.Record) 
 		return outcome{changed: true}
 	}
 	set, bad := load(t, s)
-	got = outcome{records: set.Len(), bad: bad, recovered: s.Opened().Recovered, behind: s.Opened().Behind, changed: bad > 0 || s.Opened().Recovered}
+	got = outcome{records: set.Len(), bad: bad, mended: s.Opened().Mended, recovered: s.Opened().Recovered, behind: s.Opened().Behind}
+	got.changed = bad > 0 || got.recovered || got.mended > 0
 	for r := range set.All() {
 		if !known.records[r.Digest()] {
 			t.Errorf("%s: a record that nobody put: %q", name, r.Key)
@@ -107,7 +111,7 @@ func seedOf() uint64 {
 }
 
 // TestBitFlips: of a file with one wrong bit, anywhere, Open makes a store that works. At most one record is put into
-// quarantine, or the file is set aside and begun anew, or it is known to be perhaps one transaction behind; what comes out
+// quarantine, or a name is mended, or the file is set aside and begun anew, or it is known to be perhaps one transaction behind; what comes out
 // is what was put in.
 func TestBitFlips(t *testing.T) {
 	t.Parallel()
@@ -120,13 +124,25 @@ func TestBitFlips(t *testing.T) {
 	known := written(t, path)
 	content, err := os.ReadFile(path)
 	must(t, err)
+	var keys []int // where the writer's key is, in pages of now and of before
+	writer := latticetest.Key(0).Public().(ed25519.PublicKey)
+	for at := bytes.Index(content, writer); at >= 0; {
+		keys = append(keys, at)
+		next := bytes.Index(content[at+1:], writer)
+		if next < 0 {
+			break
+		}
+		at += 1 + next
+	}
 	seed := seedOf()
 	random := rand.New(rand.NewPCG(seed, 1))
-	var sound, recovered, quarantined, behind int
+	var sound, recovered, quarantined, behind, mended int
 	for i := range flips {
 		at, bit := random.IntN(len(content)), byte(1)<<random.IntN(8)
 		if i%4 == 0 { // where pages keep what bbolt follows
 			at = at/pageSize*pageSize + at%64
+		} else if i%8 == 1 { // what records use
+			at = keys[at%len(keys)] + at%40
 		}
 		patch(t, path, at, content[at]^bit)
 		var writes *fleet.Record
@@ -141,6 +157,8 @@ func TestBitFlips(t *testing.T) {
 			behind++
 		case got.bad == 1 && got.records == 79:
 			quarantined++
+		case got.bad == 0 && got.records == 80 && got.mended > 0:
+			mended++
 		case got.bad == 0 && got.records == 80:
 			sound++
 		default:
@@ -156,9 +174,9 @@ func TestBitFlips(t *testing.T) {
 		}
 		must(t, os.WriteFile(path, content, 0o600))
 	}
-	t.Logf("%d flips in %d bytes: %d sound, %d perhaps a transaction behind, %d with a record in quarantine, %d begun anew",
-		flips, len(content), sound, behind, quarantined, recovered)
-	if sound == 0 || recovered == 0 || quarantined == 0 || behind == 0 {
+	t.Logf("%d flips in %d bytes: %d sound, %d mended, %d perhaps a transaction behind, %d with a record in quarantine, %d begun anew",
+		flips, len(content), sound, mended, behind, quarantined, recovered)
+	if sound == 0 || recovered == 0 || quarantined == 0 || behind == 0 || mended == 0 {
 		t.Error("one of the ways was never taken")
 	}
 }

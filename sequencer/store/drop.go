@@ -8,7 +8,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
-	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
 
 // Drop takes records out that the set has dropped. One in whose place another lies by now stays.
@@ -16,20 +15,25 @@ func (s *Store) Drop(records ...fleet.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	return s.update(fmt.Sprintf("%d records dropped", len(records)), func(tx *bbolt.Tx) error {
-		bucket, changed := tx.Bucket(bucketRecords), false
-		for i := range records {
-			r := &records[i]
-			position := lattice.Position(r.Writer, r.Kind, r.Key)
-			held, err := decode(position[:], bucket.Get(position[:]))
-			if err != nil || held.Digest() != r.Digest() {
-				continue
-			}
-			if err := bucket.Delete(position[:]); err != nil {
-				return err
-			}
-			changed = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.change(fmt.Sprintf("%d records dropped", len(records)), func(_ *bbolt.Tx, e *edit) error { return e.drop(records) })
+}
+
+func (e *edit) drop(records []fleet.Record) error {
+	for i := range records {
+		r := &records[i]
+		at, ok := placeOf(r, e.number)
+		if !ok {
+			continue
 		}
-		return unlessChanged(changed)
-	})
+		held, err := unpack(at, e.records.Get(at), e.name)
+		if err != nil || held.Digest() != r.Digest() {
+			continue
+		}
+		if err := e.delete(at); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -31,6 +31,10 @@ var errDamaged = errors.New("damaged")
 // lockTimeout is how long Open waits for another process that is just ending.
 const lockTimeout = time.Second
 
+// growBy so many bytes a file grows, once it is larger than that. bbolt would double it up to 16 MiB: half of such a file may
+// never have been written.
+const growBy = 256 << 10
+
 // openings bounds how often Open begins anew: what is damaged is set aside once, what is sparse is compacted once, and
 // another process may have done either just before.
 const openings = 8
@@ -42,8 +46,9 @@ func Open(path string) (*Store, error) {
 	var told Opened
 	for range openings {
 		s, info, err := open(path)
-		if err == nil && s.opened.Behind {
-			told.Behind = true
+		if err == nil {
+			told.Behind = told.Behind || s.opened.Behind
+			told.Mended += s.opened.Mended
 		}
 		switch {
 		case err == nil && told.Compacted == 0 && s.sparse():
@@ -154,11 +159,11 @@ func open(path string) (*Store, os.FileInfo, error) {
 	}
 	// A copy that a crash cut short; under the lock nobody else is making one.
 	_ = os.Remove(path + compactSuffix)
-	db, behind, err := openFile(path, file)
+	db, found, err := openFile(path, file)
 	if err != nil {
 		return nil, info, explain(err)
 	}
-	s := &Store{db: db, opened: Opened{Behind: behind}, marker: marker{path: path + markerSuffix}}
+	s := &Store{db: db, opened: Opened{Behind: found.behind}, slack: found.slack, marker: marker{path: path + markerSuffix}}
 	for _, step := range []func() error{s.prepare, s.readSuspects, func() error { return syncFolder(path) }} {
 		if err := guard(step); err != nil {
 			// Closing a damaged file may fail like reading it did; the first error is the one to tell.
@@ -182,9 +187,9 @@ func explain(err error) error {
 }
 
 // openFile reads all of a file before bbolt does. The file is locked, and closed after an error.
-func openFile(path string, file *os.File) (db *bbolt.DB, behind bool, err error) {
+func openFile(path string, file *os.File) (db *bbolt.DB, found pages, err error) {
 	err = guard(func() (err error) {
-		if behind, err = examine(file); err != nil {
+		if found, err = examine(file); err != nil {
 			return err
 		}
 		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
@@ -192,13 +197,16 @@ func openFile(path string, file *os.File) (db *bbolt.DB, behind bool, err error)
 			FreelistType: bbolt.FreelistMapType,
 			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return file, nil },
 		})
+		if err == nil {
+			db.AllocSize = growBy
+		}
 		return err
 	})
 	if err != nil {
 		_ = file.Close() // where bbolt has not
-		return nil, false, err
+		return nil, pages{}, err
 	}
-	return db, behind, nil
+	return db, found, nil
 }
 
 // guard turns a panic into an error that says damaged, and a fault at a mapped page into a panic: behind
@@ -213,10 +221,10 @@ func guard(work func() error) (err error) {
 	return work()
 }
 
-func examine(file *os.File) (behind bool, err error) {
+func examine(file *os.File) (found pages, err error) {
 	info, err := file.Stat()
 	if err != nil || info.Size() == 0 {
-		return false, err
+		return pages{}, err
 	}
 	return checkPages(file, info.Size())
 }
@@ -240,25 +248,48 @@ func lock(file *os.File, how int) error {
 var buckets = [][][]byte{
 	{bucketRecords, bucketBlobs, bucketMeta, bucketQuarantine},
 	{bucketRecords, bucketBlobs, bucketMeta, bucketQuarantine, bucketPoison},
+	{bucketPacked, bucketNames, bucketBlobs, bucketMeta, bucketQuarantine, bucketPoison},
 }
 
 // prepare makes the buckets of a new file, brings one of an older layout up to this one, and refuses a newer one.
 func (s *Store) prepare() error {
 	version, err := layoutOf(s.db)
-	switch {
-	case err != nil || version == Schema:
-		return err
-	case version == 0:
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			for _, name := range buckets[Schema-1] {
-				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-					return err
-				}
-			}
-			return tx.Bucket(bucketMeta).Put(keySchema, []byte(strconv.Itoa(Schema)))
-		})
+	if err == nil && version == 0 {
+		err = s.db.Update(begin)
+	} else if err == nil && version < Schema {
+		err = s.migrate(version)
 	}
-	return s.migrate()
+	if err != nil {
+		return err
+	}
+	return s.readNames()
+}
+
+// begin makes what a file of this schema has.
+func begin(tx *bbolt.Tx) error {
+	for _, name := range buckets[Schema-1] {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketMeta).Put(keySchema, []byte(strconv.Itoa(Schema)))
+}
+
+func (s *Store) readNames() error {
+	var damaged [][]byte
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		s.names, damaged, err = readNames(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.opened.Mended = s.names.mended
+	if len(damaged) > 0 {
+		// Where the disk is full they are read as they are, and mended at the next start.
+		_ = s.db.Update(func(tx *bbolt.Tx) error { return s.names.mend(tx, damaged) })
+	}
+	return nil
 }
 
 // layoutOf a file: 0 where it is new. It refuses a newer one, and one that lacks what its layout has.
@@ -290,30 +321,6 @@ func layoutOf(db *bbolt.DB) (version int, err error) {
 		return nil
 	})
 	return version, err
-}
-
-// migrate from schema 1, in one transaction: after a crash the file is of the one or of the other.
-func (s *Store) migrate() error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(bucketPoison); err != nil {
-			return err
-		}
-		meta, values := tx.Bucket(bucketMeta), map[string][]byte{}
-		err := meta.ForEach(func(key, value []byte) error {
-			values[string(key)] = seal(value)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		values[string(keySchema)] = []byte(strconv.Itoa(Schema))
-		for key, value := range values {
-			if err := meta.Put([]byte(key), value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // syncFolder makes a new file's name as durable as its content.

@@ -41,37 +41,47 @@ type checker struct {
 	pageSize int64
 	pages    uint64
 	met      []bool
+	// slack is how many bytes of the leaves met nothing lies in.
+	slack int64
 }
 
-// checkPages says why a file of so many bytes is not sound; errDamaged, or what reading it says. Behind says that it is
-// sound and one of its two meta pages is not: if that was the newer one, the last transaction is missing.
-func checkPages(file io.ReaderAt, size int64) (behind bool, err error) {
+// pages of a sound file.
+type pages struct {
+	// behind: one of the two meta pages is not sound; if that was the newer one, the last transaction is missing.
+	behind bool
+	// slack is how many bytes of pages in use nothing lies in.
+	slack int64
+}
+
+// checkPages says why a file of so many bytes is not sound: errDamaged, or what reading it says.
+func checkPages(file io.ReaderAt, size int64) (found pages, err error) {
 	meta, behind, err := readMeta(file, size)
 	if err != nil {
-		return false, err
+		return pages{}, err
 	}
-	return behind, checkFrom(meta, file, size)
+	slack, err := checkFrom(meta, file, size)
+	return pages{behind, slack}, err
 }
 
-func checkFrom(meta []byte, file io.ReaderAt, size int64) error {
+func checkFrom(meta []byte, file io.ReaderAt, size int64) (slack int64, err error) {
 	c := checker{file: file, pageSize: int64(order.Uint32(meta[8:])), pages: order.Uint64(meta[40:])}
 	if c.pages < 4 || c.pages > uint64(size/c.pageSize) {
-		return fmt.Errorf("%w: %d bytes, want %d pages of %d", errDamaged, size, c.pages, c.pageSize)
+		return 0, fmt.Errorf("%w: %d bytes, want %d pages of %d", errDamaged, size, c.pages, c.pageSize)
 	}
 	c.met = make([]bool, c.pages)
 	c.met[0], c.met[1] = true, true
 	if err := c.checkFree(order.Uint64(meta[32:])); err != nil {
-		return err
+		return 0, err
 	}
 	if err := c.checkTree(order.Uint64(meta[16:]), nil, nil, 0); err != nil {
-		return err
+		return 0, err
 	}
 	for id, met := range c.met {
 		if !met {
-			return fmt.Errorf("%w: page %d is neither used nor free", errDamaged, id)
+			return 0, fmt.Errorf("%w: page %d is neither used nor free", errDamaged, id)
 		}
 	}
-	return nil
+	return c.slack, nil
 }
 
 // readMeta gives the newer one of the two meta pages that is valid, as bbolt does; alone says that the other one is not.
@@ -211,6 +221,7 @@ func (c *checker) checkTree(id uint64, low, high []byte, buckets int) error {
 		}
 		return nil
 	case pageLeaf:
+		c.slack += p.slack()
 		return c.checkLeaf(p, buckets)
 	}
 	return p.damaged("neither branch nor leaf")
@@ -243,6 +254,17 @@ func (p page) keys(low, high []byte) ([][]byte, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// slack of a leaf whose keys are sound: what lies behind the last value.
+func (p page) slack() int64 {
+	end := uint64(pageHeader)
+	if p.count > 0 {
+		at := pageHeader + (p.count-1)*elementSize
+		element := p.bytes[at:]
+		end = uint64(at) + uint64(order.Uint32(element[4:])) + uint64(order.Uint32(element[8:])) + uint64(order.Uint32(element[12:]))
+	}
+	return int64(len(p.bytes)) - int64(min(end, uint64(len(p.bytes))))
 }
 
 // checkLeaf reads the values, and the trees of those that are buckets.

@@ -71,8 +71,8 @@ func TestSoundFilesPass(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if behind, err := checkPages(bytes.NewReader(content), int64(len(content))); err != nil || behind {
-				t.Fatalf("sound file: behind %v, %v", behind, err)
+			if found, err := checkPages(bytes.NewReader(content), int64(len(content))); err != nil || found.behind {
+				t.Fatalf("sound file: behind %v, %v", found.behind, err)
 			}
 		}
 	})

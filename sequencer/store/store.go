@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync"
 
 	"go.etcd.io/bbolt"
 
@@ -24,10 +25,13 @@ import (
 //
 //	1  2026-11: records by position with a checksum, blobs by digest, meta, quarantine
 //	2  2026-11: values of meta with a checksum, the digests of poison
-const Schema = 2
+//	3  2026-11: records packed, and what they repeat once (packed.go, names.go)
+const Schema = 3
 
 var (
-	bucketRecords    = []byte("records")
+	bucketRecords    = []byte("records") // up to schema 2
+	bucketPacked     = []byte("packed")
+	bucketNames      = []byte("names")
 	bucketBlobs      = []byte("blobs")
 	bucketMeta       = []byte("meta")
 	bucketQuarantine = []byte("quarantine") // what does not read back as it was written
@@ -41,6 +45,14 @@ type Store struct {
 	db     *bbolt.DB
 	opened Opened
 	marker marker
+	// slack is how many bytes of its pages nothing lay in when the file was opened.
+	slack int64
+
+	// mu is held by whoever reads or writes records, until names are what the transaction made of them.
+	mu    sync.Mutex
+	names names
+	// unread are records that did not read back when the file was brought up to this schema.
+	unread int
 }
 
 // Opened tells what Open met.
@@ -52,6 +64,8 @@ type Opened struct {
 	Behind bool
 	// Detail says what was wrong and where the damaged file is, for people.
 	Detail string
+	// Mended are values that records use and of which one of two copies was damaged.
+	Mended int
 	// Compacted is how many bytes of free pages were given back to the disk.
 	Compacted int64
 }
@@ -68,45 +82,92 @@ func (s *Store) Close() error {
 }
 
 // Load reads every record. One that does not read back as it was written is moved to a bucket of its
-// own and counted: it was said by somebody who can say it again, and it must not keep the agent down.
+// own and counted: it was said by somebody who can say it again, and it must not keep the agent down. What the set has
+// no place for leaves the disk as well.
 func (s *Store) Load() (set *lattice.Set, quarantined int, err error) {
-	set = lattice.New()
-	bad := map[string][]byte{}
-	set.Fill(func(yield func(fleet.Record) bool) {
-		err = s.db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketRecords).ForEach(func(position, value []byte) error {
-				r, err := decode(position, value)
-				if err != nil {
-					bad[string(position)] = append([]byte(nil), value...)
-					return nil
-				}
-				yield(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := loading{set: lattice.New(), bad: map[string][]byte{}}
+	if err := s.db.View(func(tx *bbolt.Tx) error { return l.read(tx, &s.names) }); err != nil {
+		return nil, 0, fmt.Errorf("reading the store %s: %w", s.db.Path(), err)
+	}
+	if len(l.bad)+len(l.dropped) > 0 {
+		// Where the disk is full they stay, and are passed over at the next start as they were at this one.
+		_ = s.change("what was set apart", l.tidy)
+	}
+	quarantined, s.unread = len(l.bad)+s.unread, 0
+	return l.set, quarantined, nil
+}
+
+// loading is a set while it is read.
+type loading struct {
+	set *lattice.Set
+	bad map[string][]byte
+	// dropped has no place in the set: over a quota, retired, or ended.
+	dropped []fleet.Record
+}
+
+// read floors before what they retire, and is still on disk: it must not take the room of what is not retired. Proofs come
+// before both: a forked member's floor retires no command.
+func (l *loading) read(tx *bbolt.Tx, names *names) error {
+	turn := func(at []byte) int {
+		if len(at) < 2 || at[0] != placePlain {
+			return 2
+		}
+		switch fleet.Kind(at[1]) {
+		case fleet.KindProof:
+			return 0
+		case fleet.KindFloor:
+			return 1
+		}
+		return 2
+	}
+	for now := range 3 {
+		err := tx.Bucket(bucketPacked).ForEach(func(at, rest []byte) error {
+			if turn(at) != now {
 				return nil
-			})
+			}
+			r, err := unpack(at, rest, names.name)
+			if err != nil {
+				l.bad[string(at)] = append([]byte(nil), rest...)
+				return nil
+			}
+			l.dropped = append(l.dropped, l.set.Add(r).Dropped...)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *loading) tidy(tx *bbolt.Tx, e *edit) error {
+	for at, rest := range l.bad {
+		if err := e.setApart(tx.Bucket(bucketQuarantine), []byte(at), rest); err != nil {
+			return err
+		}
+	}
+	return e.drop(l.dropped)
+}
+
+// SetApart are the heads of records that did not read back, at this start or before, as far as their places can be read: writer,
+// kind and key.
+func (s *Store) SetApart() (heads []fleet.Record, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketQuarantine).ForEach(func(at, _ []byte) error {
+			if p, ok := readPlace(at, s.names.name); ok {
+				heads = append(heads, fleet.Record{Writer: p.writer.writer, Kind: p.kind, Key: p.key})
+			}
+			return nil
 		})
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading the store %s: %w", s.db.Path(), err)
+		return nil, fmt.Errorf("reading what was set apart: %w", err)
 	}
-	if len(bad) > 0 {
-		// Where the disk is full they stay, and are passed over at the next start as they were at this one.
-		_ = s.quarantine(bad)
-	}
-	return set, len(bad), nil
-}
-
-func (s *Store) quarantine(bad map[string][]byte) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		for position, value := range bad {
-			if err := tx.Bucket(bucketQuarantine).Put([]byte(position), value); err != nil {
-				return err
-			}
-			if err := tx.Bucket(bucketRecords).Delete([]byte(position)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return heads, nil
 }
 
 // errUnchanged ends a transaction that has nothing to write, which spares its fsync.
@@ -120,25 +181,51 @@ func (s *Store) update(what string, change func(*bbolt.Tx) error) error {
 	return fmt.Errorf("writing %s to the store: %w", what, err)
 }
 
+// change records in one transaction. It is called with mu held.
+func (s *Store) change(what string, do func(*bbolt.Tx, *edit) error) error {
+	var e *edit
+	err := s.update(what, func(tx *bbolt.Tx) error {
+		e = s.names.edit(tx)
+		if err := do(tx, e); err != nil {
+			return err
+		}
+		return e.settle()
+	})
+	if err == nil && e.changed {
+		e.keep()
+	}
+	return err
+}
+
 // Put joins records into what is stored, all of them or none, and returns when they are on disk.
 // Records already superseded there are left out.
 func (s *Store) Put(records ...fleet.Record) error {
-	return s.update(fmt.Sprintf("%d records", len(records)), func(tx *bbolt.Tx) error {
-		bucket, changed := tx.Bucket(bucketRecords), false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.change(fmt.Sprintf("%d records", len(records)), func(_ *bbolt.Tx, e *edit) error {
 		for i := range records {
-			r := &records[i]
-			position := lattice.Position(r.Writer, r.Kind, r.Key)
-			held, err := decode(position[:], bucket.Get(position[:]))
-			if err == nil && !lattice.Supersedes(r, &held) {
-				continue
-			}
-			if err := bucket.Put(position[:], encode(r)); err != nil {
+			if err := e.join(&records[i]); err != nil {
 				return err
 			}
-			changed = true
 		}
-		return unlessChanged(changed)
+		return nil
 	})
+}
+
+// join a record into what is stored.
+func (e *edit) join(r *fleet.Record) error {
+	if at, ok := placeOf(r, e.number); ok {
+		held, err := unpack(at, e.records.Get(at), e.name)
+		if err == nil && !lattice.Supersedes(r, &held) {
+			return nil
+		}
+	}
+	at, ok := placeOf(r, e.give)
+	if !ok || len(r.Sig) != signatureSize {
+		return &fleet.Error{Kind: fleet.Terminal, Err: fmt.Errorf("%s %q of %s: %w: not signed", r.Kind, r.Key, r.Writer, fleet.ErrMalformed)}
+	}
+	of, _ := e.give(value(r.Fleet))
+	return e.put(at, pack(r, of))
 }
 
 func unlessChanged(changed bool) error {
@@ -165,22 +252,21 @@ func unseal(sealed []byte) (value []byte, ok bool) {
 	return value, crc32.Checksum(value, castagnoli) == binary.BigEndian.Uint32(sealed)
 }
 
-func encode(r *fleet.Record) []byte { return seal(r.Encode()) }
-
+// decode a record of schema 1 or 2.
 func decode(position, value []byte) (fleet.Record, error) {
 	if len(value) < 4 {
 		return fleet.Record{}, fmt.Errorf("stored record of %d bytes: %w", len(value), fleet.ErrMalformed)
 	}
 	b, ok := unseal(value)
 	if !ok {
-		return fleet.Record{}, fmt.Errorf("stored record: %w: wrong checksum", fleet.ErrMalformed)
+		return fleet.Record{}, malformed("wrong checksum")
 	}
 	r, err := fleet.DecodeRecord(b)
 	if err != nil {
 		return fleet.Record{}, err
 	}
 	if at := lattice.Position(r.Writer, r.Kind, r.Key); string(at[:]) != string(position) {
-		return fleet.Record{}, fmt.Errorf("stored record: %w: not at its position", fleet.ErrMalformed)
+		return fleet.Record{}, malformed("not at its position")
 	}
 	return r, nil
 }

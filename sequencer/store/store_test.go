@@ -144,20 +144,34 @@ func edit(t testing.TB, path, bucket string, change func(*bbolt.Bucket) error) {
 	must(t, db.Close())
 }
 
+// placeOf a record in the file: where its signature is.
+func placeOf(t testing.TB, b *bbolt.Bucket, r fleet.Record) (at []byte) {
+	t.Helper()
+	must(t, b.ForEach(func(key, value []byte) error {
+		if bytes.HasSuffix(value, r.Sig) {
+			at = bytes.Clone(key)
+		}
+		return nil
+	}))
+	if at == nil {
+		t.Fatalf("%s %q is not in the file", r.Kind, r.Key)
+	}
+	return at
+}
+
 func TestWhatDoesNotDecodeIsQuarantined(t *testing.T) {
 	path := file(t)
 	s := open(t, path)
 	records := many(t, 3)
 	must(t, s.Put(records...))
 	must(t, s.Close())
-	flipped := lattice.Position(records[0].Writer, records[0].Kind, records[0].Key)
-	misplaced := lattice.Position(records[1].Writer, records[1].Kind, records[1].Key)
-	edit(t, path, "records", func(b *bbolt.Bucket) error {
-		value := bytes.Clone(b.Get(flipped[:]))
+	edit(t, path, "packed", func(b *bbolt.Bucket) error {
+		flipped, misplaced := placeOf(t, b, records[0]), placeOf(t, b, records[1])
+		value := bytes.Clone(b.Get(flipped))
 		value[100] ^= 1 // in the body: the record still decodes
 		return errors.Join(
-			b.Put(flipped[:], value),
-			b.Put(bytes.Repeat([]byte{7}, 32), bytes.Clone(b.Get(misplaced[:]))),
+			b.Put(flipped, value),
+			b.Put(append(bytes.Clone(misplaced), 'x'), bytes.Clone(b.Get(misplaced))),
 			b.Put([]byte("short"), []byte("abc")),
 		)
 	})
@@ -260,7 +274,7 @@ func TestDamagedFile(t *testing.T) {
 		{"meta pages zeroed", func(b []byte) []byte { clear(b[:8192]); return b }},
 		{"all zeroes", func(b []byte) []byte { clear(b); return b }},
 		{"not bbolt", func([]byte) []byte { return []byte("hello") }},
-		{"half", func(b []byte) []byte { return b[:len(b)/2] }},
+		{"a quarter", func(b []byte) []byte { return b[:len(b)/4] }},
 		{"last page lost", func(b []byte) []byte { return b[:len(b)-4096] }},
 		{"meta only", func(b []byte) []byte { return b[:8192] }},
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -32,6 +33,7 @@ type MeshLedger struct {
 	facts    map[fleet.MemberID]map[factKey]said // of each writer
 	latest   map[fleet.MemberID]position         // milestone of each writer that was ever held
 	commands map[fleet.RolloutName]map[fleet.Digest]heldCommand
+	withheld map[fleet.Digest]heldCommand // commands that cannot be read here; of rollout zero: of any
 	proven   map[fleet.MemberID]bool
 	floors   map[floorKey]standing
 	rollups  map[fleet.RolloutName]map[reporter]heldRollup
@@ -105,6 +107,7 @@ func NewMeshLedger(mesh Mesh) *MeshLedger {
 		facts:    map[fleet.MemberID]map[factKey]said{},
 		latest:   map[fleet.MemberID]position{},
 		commands: map[fleet.RolloutName]map[fleet.Digest]heldCommand{},
+		withheld: map[fleet.Digest]heldCommand{},
 		proven:   map[fleet.MemberID]bool{},
 		floors:   map[floorKey]standing{},
 		rollups:  map[fleet.RolloutName]map[reporter]heldRollup{},
@@ -179,7 +182,9 @@ func (l *MeshLedger) learnSeal(r *fleet.Record) []fleet.RolloutName {
 		return nil
 	}
 	held, ok := entry(l.seals, s.Rollout)[s.Author]
-	if ok && (held.Term > s.Term || held.Term == s.Term && held.Number >= s.Number) {
+	// One of an equal number is news because it took the other's place in the mesh's set: an author that lies signed
+	// both, and whoever holds both must follow the same one, whichever came first (I17).
+	if ok && (held.Term > s.Term || held.Term == s.Term && held.Number > s.Number) {
 		return nil
 	}
 	l.seals[s.Rollout][s.Author] = s
@@ -283,6 +288,62 @@ func entry[K, L comparable, V any](m map[K]map[L]V, key K) map[L]V {
 	return m[key]
 }
 
+// takenForAStop is the reason of a stop that was made of a command's head.
+const takenForAStop = "a command of this member cannot be read here and is taken for a stop; see the how-to of the store"
+
+// Withhold takes note of a record that nobody here may look at, by its head: whoever tried, died of it, or it did not read
+// back. A command is a stop of the rollout that its key names, or of all where that names none, until a go names it or it is
+// gone; a sickness is one. It gives the rollouts that this is about.
+func (l *MeshLedger) Withhold(id fleet.Digest, head fleet.Record) []fleet.RolloutName {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch head.Kind {
+	case fleet.KindCommand:
+		name, _ := fleet.CommandRollout(head.Key)
+		l.withheld[id] = heldCommand{
+			fleet.Command{ID: id, Rollout: name, Verb: fleet.Pause, By: head.Writer, Reason: takenForAStop}, positionOf(&head), head.Key,
+		}
+		return l.about(name)
+	case fleet.KindFact:
+		if plan, ok := sickness(head.Key); ok {
+			f := fleet.Fact{Plan: plan, Kind: fleet.Degraded, Member: head.Writer, Detail: takenForAStop}
+			entry(l.facts, head.Writer)[factKey{plan, fleet.Degraded}] = said{id, positionOf(&head), f}
+			return l.about(l.plans[plan])
+		}
+	}
+	return nil
+}
+
+// Release what was withheld and is gone, or was read again.
+func (l *MeshLedger) Release(id fleet.Digest, head fleet.Record) []fleet.RolloutName {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.withheld[id]; ok {
+		delete(l.withheld, id)
+		return l.about(c.Rollout)
+	}
+	if plan, ok := sickness(head.Key); ok && head.Kind == fleet.KindFact {
+		deleteIf(l.facts, head.Writer, factKey{plan, fleet.Degraded}, func(s said) bool { return s.id == id })
+		return l.about(l.plans[plan])
+	}
+	return nil
+}
+
+// sickness says of which plan a key is the sickness.
+func sickness(key string) (plan fleet.Digest, ok bool) {
+	text, _, _ := strings.Cut(key, "/")
+	plan, err := fleet.ParseDigest(text)
+	return plan, err == nil && key == fleet.FactKey(plan, fleet.Degraded)
+}
+
+// about a rollout, or about all that are known where it is none.
+func (l *MeshLedger) about(name fleet.RolloutName) []fleet.RolloutName {
+	if name != (fleet.RolloutName{}) {
+		return []fleet.RolloutName{name}
+	}
+	return slices.AppendSeq(slices.Collect(maps.Values(l.plans)), maps.Keys(l.seals))
+}
+
 // Follow remembers which rollout a plan is of, so that facts of the plan wake it.
 func (l *MeshLedger) Follow(plan fleet.Digest, name fleet.RolloutName) {
 	l.mu.Lock()
@@ -307,6 +368,11 @@ func (l *MeshLedger) Commands(name fleet.RolloutName) []fleet.Command {
 	out := make([]fleet.Command, 0, len(l.commands[name]))
 	for _, c := range l.commands[name] {
 		if c.Verb != fleet.Resume || !l.proven[c.By] {
+			out = append(out, c.Command)
+		}
+	}
+	for _, c := range l.withheld {
+		if c.Rollout == name || c.Rollout == (fleet.RolloutName{}) {
 			out = append(out, c.Command)
 		}
 	}
@@ -344,13 +410,19 @@ func (l *MeshLedger) OwnCommands(member fleet.MemberID) []sequencer.OwnCommand {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var out []sequencer.OwnCommand
+	own := func(c heldCommand) {
+		if c.By == member {
+			r := c.record()
+			out = append(out, sequencer.OwnCommand{Own: sequencer.Own{Epoch: r.Epoch, Seq: r.Seq, Group: r.Group()}, Command: c.Command})
+		}
+	}
 	for _, of := range l.commands {
 		for _, c := range of {
-			if c.By == member {
-				r := c.record()
-				out = append(out, sequencer.OwnCommand{Own: sequencer.Own{Epoch: r.Epoch, Seq: r.Seq, Group: r.Group()}, Command: c.Command})
-			}
+			own(c)
 		}
+	}
+	for _, c := range l.withheld { // what cannot be read is not retired
+		own(c)
 	}
 	return out
 }

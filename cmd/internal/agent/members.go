@@ -175,6 +175,8 @@ func heardCondition(s *mesh.PeerState, self bool) metav1.Condition {
 	switch {
 	case self:
 		return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonHeard, "this member")
+	case heard(s) && s.Hearsay:
+		return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonHeard, "a neighbour heard it, and gave a heartbeat that it signed")
 	case heard(s):
 		return condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonHeard, "heard within three heartbeats")
 	case s.Presence == mesh.Doubted:
@@ -196,7 +198,7 @@ func fleetMembers(self mesh.PeerState, peers []mesh.PeerState, versions readapi.
 			Name: p.Member.Name, ID: p.Member.ID, Zone: p.Member.Zone, Labels: p.Member.Labels,
 			Connected: p.Connected, Duplicate: p.Duplicate, SameState: p.SameRoot, DiffersSeconds: p.DiffersFor.Seconds(),
 			Root: p.Root, Anchor: p.Anchor, Doubted: p.Doubted, Forked: p.Forked,
-			Presence: p.Presence.String(),
+			Presence: p.Presence.String(), Hearsay: p.Hearsay,
 		}
 		if p.Heard {
 			seconds := p.Silence.Seconds()

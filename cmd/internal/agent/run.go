@@ -194,7 +194,7 @@ func (r *running) openMesh() error {
 	config.Key, config.Fleet, config.Store, config.Listen = r.key, FleetID(r.cfg.Fleet), r.store, r.cfg.Listen
 	config.Peers, config.Announce, config.NoGossip = r.cfg.Peers, r.cfg.Announce, r.cfg.NoGossip
 	config.Roster, config.Log, config.OnNews = r.roster.get(), r.cfg.Log.WithName("mesh"), r.news
-	config.OnDropped = r.dropped
+	config.OnDropped, config.OnWithheld = r.dropped, r.withheld
 	config.Flat = flatFleet
 	if r.node, err = mesh.New(config); err != nil {
 		return err
@@ -225,6 +225,19 @@ func (r *running) news(records []fleet.Record) {
 // dropped from the fleet's state: what is decided by here follows it.
 func (r *running) dropped(records []fleet.Record) {
 	r.control.Wake(r.ledger.Forget(records...)...)
+	r.notify.Notify()
+}
+
+// withheld from this agent, because it died of it or cannot read it: what may be a stop is one.
+func (r *running) withheld(now, gone []mesh.Withheld) {
+	for _, w := range now {
+		r.cfg.Log.Info("a record cannot be read here; if it is a command or a sickness it is taken for a stop",
+			"record", w.ID, "writer", w.Head.Writer, "kind", w.Head.Kind.String(), "key", w.Head.Key)
+		r.control.Wake(r.ledger.Withhold(w.ID, w.Head)...)
+	}
+	for _, w := range gone {
+		r.control.Wake(r.ledger.Release(w.ID, w.Head)...)
+	}
 	r.notify.Notify()
 }
 

@@ -67,6 +67,9 @@ func tellOpened(log logr.Logger, o store.Opened) {
 	if o.Behind {
 		log.Info("the fleet state on disk was damaged where it says what is newest; what was written last may be missing, and the others bring it back")
 	}
+	if o.Mended > 0 {
+		log.Info("the fleet state on disk was damaged where values that records use are written; they were mended from their copies", "values", o.Mended)
+	}
 	if o.Compacted > 0 {
 		log.Info("the fleet state on disk was mostly free pages and copied", "freed", o.Compacted)
 	}

@@ -151,6 +151,11 @@ var Planted = []Bug{
 	{ID: "P12", Name: "a rebuilt cluster keeps its place", Breaks: "I12", In: with(crashes, func(m *Model) {
 		m.Limits = Limits{Yields: 1, Rebuilds: 1}
 	}), RebuiltKeepsPlace: true},
+	{ID: "P14", Name: "what a removed member said is dropped, and its place with it", Breaks: "I21", In: with(oneStage, func(m *Model) {
+		m.Limits.Forks = 1
+	}), Removed: func(v view, i int) bool { return i == v.self && v.removed(i) }, Fact: func(v view, r, i int, k fleet.FactKind) bool {
+		return v.milestones(r, i).has(k) && (i == v.self || !v.removed(i))
+	}},
 	{ID: "P16", Name: "a stop expires", Breaks: "I16", In: stopping, Heard: func(view) []fleet.Command { return nil }},
 	{ID: "P17", Name: "a stop is bound to the plan it was given on", Breaks: "I16", In: stopping, Heard: func(v view) []fleet.Command {
 		return slices.DeleteFunc(v.Commands(rollout), func(c fleet.Command) bool {
@@ -186,21 +191,50 @@ var Planted = []Bug{
 		}
 		return v.milestones(r, i).has(k) || k == fleet.Soaked && i != v.self && soaked
 	}},
+	{ID: "P26 by a liar", Name: "a gate believes what one member reports of the others", Breaks: "I11", In: gateOfTwo, Fact: func(v view, r, i int, k fleet.FactKind) bool {
+		told := v.milestones(r, i).has(k)
+		for other := range v.c.members {
+			told = told || k == fleet.Soaked && i != v.self && v.s.lies(other) && v.milestones(r, other).has(k)
+		}
+		return told
+	}},
+	{ID: "P31", Name: "some deal the ranks by other rules", Breaks: "I1", In: with(oneStage, func(m *Model) {
+		m.Versions = []Version{{1, "r1", false}, {2, "r1", false}}
+	}), Accept: func(sequencer.Release, sequencer.Release, sequencer.RevisionOrder) sequencer.Acceptance {
+		return sequencer.Keep // the other seal is there for its ranks alone
+	}, Plan: func(v view, p sequencer.Plan) sequencer.Plan {
+		if v.self%2 == 0 {
+			return p
+		}
+		other := *v.c.plans[1]
+		other.Digest, other.Release = p.Digest, p.Release
+		return other
+	}},
 	{ID: "P34", Name: "who gave up and was removed counts twice", Breaks: "I1", In: with(giveUps, func(m *Model) {
 		m.Stages, m.Limits.Forks = []Shape{{3, 1, 1}}, 1
 	}), Plan: widened(func(v view, _ int, s *sequencer.Stage) {
 		for _, m := range s.Members {
-			if i := v.c.index[m.ID]; v.proofs && v.s.forked&(1<<i) != 0 && v.milestones(int(v.s.accepted[v.self]), i).has(fleet.GaveUp) {
+			if i := v.c.index[m.ID]; v.removed(i) && v.milestones(int(v.s.accepted[v.self]), i).has(fleet.GaveUp) {
 				s.MaxConcurrency++
 			}
 		}
 	})},
 	{ID: "R1", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", In: with(oneStage, func(m *Model) {
 		m.Limits.Forks = 1
-	}), Removed: func(v view, i int) bool { return i != v.self && v.proofs && v.s.forked&(1<<i) != 0 }},
+	}), Removed: func(v view, i int) bool { return i != v.self && v.removed(i) }},
 	{ID: "R1 minSuccess", Name: "the success of a removed member is the one that a gate needs", Breaks: "I13", In: with(leavers, func(m *Model) {
 		m.Limits = Limits{Yields: 1, Forks: 1}
-	}), Removed: func(v view, i int) bool { return i == v.self && v.proofs && v.s.forked&(1<<i) != 0 }},
+	}), Removed: func(v view, i int) bool { return i == v.self && v.removed(i) }},
+	{ID: "P34 by a liar", Name: "who says that it gave up and that it succeeded counts twice", Breaks: "I1", In: liarInWindow, Plan: widened(func(v view, _ int, s *sequencer.Stage) {
+		for _, m := range s.Members {
+			if said := v.milestones(int(v.s.accepted[v.self]), v.c.index[m.ID]); said.has(fleet.GaveUp) && said.has(fleet.Succeeded) {
+				s.MaxConcurrency++
+			}
+		}
+	})},
+	{ID: "P36", Name: "GaveUp is told before it is written, and the store is lost between", Breaks: "R5", PublishFirst: true, In: with(giveUps, func(m *Model) {
+		m.Stages, m.Limits.Losses, m.Views = []Shape{{2, 1, 1}}, 1, true
+	})},
 	{ID: "P35", Name: "every GaveUp frees a slot, tolerated or not", Breaks: "I1", In: with(giveUps, func(m *Model) { m.Stages = []Shape{{3, 1, 0}} }), Fact: also(fleet.Succeeded, fleet.GaveUp)},
 	{ID: "P37", Name: "succeeds after it gave up", Breaks: "R5", In: giveUps, Fact: forgets(fleet.GaveUp)},
 	{ID: "P38", Name: "a gate counts GaveUp", Breaks: "I2", In: canary, Fact: also(fleet.Soaked, fleet.GaveUp)},
@@ -233,4 +267,23 @@ var Planted = []Bug{
 	{ID: "classic 3", Name: "any end of an attempt frees the slot", Breaks: "I1", In: with(giveUps, func(m *Model) { m.Stages = []Shape{{3, 1, 0}} }), Fact: also(fleet.Succeeded, fleet.Failed)},
 	{ID: "classic 4", Name: "window off by one", Breaks: "I1", In: oneStage, Plan: widened(func(_ view, _ int, s *sequencer.Stage) { s.MaxConcurrency++ })},
 	{ID: "classic 5", Name: "the tolerance widens the window from the start", Breaks: "I1", In: giveUps, Plan: widened(func(_ view, _ int, s *sequencer.Stage) { s.MaxConcurrency += s.Tolerance })},
+	{ID: "I8", Name: "who gave up holds its slot, tolerated or not", Breaks: "I8", In: giveUps, Fact: func(v view, r, i int, k fleet.FactKind) bool {
+		return v.milestones(r, i).has(k) && (i == v.self || k != fleet.GaveUp)
+	}},
+	{ID: "I17", Name: "the last command that is heard wins", Breaks: "I17", In: stopping, Heard: func(v view) []fleet.Command {
+		all := v.Commands(rollout)
+		if len(all) > 0 && all[len(all)-1].Verb == fleet.Pause {
+			return all[len(all)-1:]
+		}
+		return nil
+	}},
+	{ID: "R1 seals", Name: "of two seals in one position the last one heard is followed", Breaks: "I14", In: twins, Accept: func(a, c sequencer.Release, o sequencer.RevisionOrder) sequencer.Acceptance {
+		if a.Number == c.Number && a.Seal != c.Seal {
+			return sequencer.Take
+		}
+		return sequencer.Accept(a, c, o)
+	}},
+	{ID: "R3 minSuccess", Name: "one success is enough where more are asked for", Breaks: "I13", In: twoSuccesses, Plan: widened(func(_ view, _ int, s *sequencer.Stage) {
+		s.MinSuccess = sequencer.MinSuccess
+	})},
 }

@@ -4,6 +4,7 @@ package checker
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -49,10 +50,13 @@ type step struct {
 type search struct {
 	*compiled
 	nodes []node
-	met   map[state]struct{}
-	res   Result
-	// at is the node whose steps are being taken.
-	at int
+	met   met
+	// answers to questions that were asked before.
+	answers map[question][]outcome
+	res     Result
+	// at is the node whose steps are being taken; moved says that one leads to another state.
+	at    int
+	moved bool
 }
 
 // Check goes through a model with a bug, or with none, and ends at the first violation, or after most states.
@@ -61,8 +65,8 @@ func Check(m Model, bug Bug, most int) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	s := &search{compiled: c, met: map[state]struct{}{}, res: Result{Seen: map[string]int{}}}
-	s.add(state{}, step{member: -1})
+	s := &search{compiled: c, met: newMet(), answers: map[question][]outcome{}, res: Result{Seen: map[string]int{}}}
+	s.begin()
 	for s.at = 0; s.at < len(s.nodes) && len(s.nodes) < most && s.res.Violation == ""; s.at++ {
 		s.expand()
 	}
@@ -70,14 +74,43 @@ func Check(m Model, bug Bug, most int) (Result, error) {
 	return s.res, nil
 }
 
-// add a state, unless it was met before.
-func (s *search) add(next state, by step) {
-	s.res.Steps++
-	if _, known := s.met[next]; known {
-		return
+// begin with every choice of who lies, and of which of two seals in one position each member heard first.
+func (s *search) begin() {
+	first := []uint8{0}
+	for r := 1; r < len(s.Versions); r++ {
+		if s.Versions[r] == s.Versions[0] {
+			first = append(first, uint8(r))
+		}
 	}
-	s.met[next] = struct{}{}
-	s.nodes = append(s.nodes, node{next, s.at, by})
+	begins := []state{{}}
+	for i := range s.members {
+		var next []state
+		for _, b := range begins {
+			for _, r := range first {
+				b.accepted[i] = r
+				next = append(next, b)
+			}
+		}
+		begins = next
+	}
+	for lying := range 1 << len(s.members) {
+		if bits.OnesCount(uint(lying)) == s.Liars {
+			for _, b := range begins {
+				b.lying = uint8(lying)
+				s.at = -1
+				s.add(&b, step{member: -1})
+			}
+		}
+	}
+}
+
+// add a state, unless it was met before.
+func (s *search) add(next *state, by step) {
+	s.res.Steps++
+	s.moved = s.moved || s.at >= 0 && *next != s.nodes[s.at].state
+	if s.met.add(s.nodes, next) {
+		s.nodes = append(s.nodes, node{*next, s.at, by})
+	}
 }
 
 // violate ends the search with the story of how it came to this.
@@ -87,8 +120,12 @@ func (s *search) violate(by step, format string, args ...any) {
 	}
 	s.res.Violation = fmt.Sprintf(format, args...)
 	story := []string{s.tell(by)}
-	for at := s.at; at > 0; at = s.nodes[at].from {
+	at := s.at
+	for ; s.nodes[at].from >= 0; at = s.nodes[at].from {
 		story = append(story, s.tell(s.nodes[at].step))
+	}
+	if who := s.names(s.nodes[at].lying); who != "" {
+		story = append(story, who+" lies")
 	}
 	for i := len(story) - 1; i >= 0; i-- {
 		s.res.Story = append(s.res.Story, fmt.Sprintf("%2d. %s", len(story)-i, story[i]))
@@ -100,37 +137,47 @@ func (s *search) tell(by step) string {
 	place := s.places[by.release][by.member]
 	text := fmt.Sprintf("%s %s (%s of seal %d, stage %d, rank %d)", s.members[by.member].Name, by.what, v.Revision, v.Number, place.Stage+1, place.Rank)
 	if by.heard.deafTo != 0 {
-		var deaf []string
-		for i := range s.members {
-			if by.heard.deafTo&(1<<i) != 0 {
-				deaf = append(deaf, string(s.members[i].Name))
-			}
+		text += ", having heard nothing of " + s.names(by.heard.deafTo)
+	}
+	for _, lie := range by.heard.lies {
+		if said := lie.String(); said != "" {
+			text += ", to whom a liar said " + said
 		}
-		text += ", having heard nothing of " + strings.Join(deaf, " ")
 	}
 	return text
 }
 
-// hearings a member may decide with.
-func (s *search) hearings() (out []hearing) {
-	most := uint8(1)
-	if s.Views {
-		most = 1 << len(s.members)
-	}
-	for deafTo := range most {
-		out = append(out, hearing{deafTo, true, false}, hearing{deafTo, false, false})
-		if s.Limits.Forks > 0 {
-			out = append(out, hearing{deafTo, true, true}, hearing{deafTo, false, true})
+// names of members, a bit each.
+func (s *search) names(of uint8) string {
+	var names []string
+	for i := range s.members {
+		if of&(1<<i) != 0 {
+			names = append(names, string(s.members[i].Name))
 		}
 	}
-	return out
+	return strings.Join(names, " ")
+}
+
+// String names what is said.
+func (m milestones) String() string {
+	var said []string
+	if m&proven != 0 {
+		said = append(said, "two things in one position")
+	}
+	for k := fleet.Started; k <= fleet.Yielded; k++ {
+		if m.has(k) {
+			said = append(said, k.String())
+		}
+	}
+	return strings.Join(said, " ")
 }
 
 // expand takes every step that is possible in the state at s.at.
 func (s *search) expand() {
 	now := s.nodes[s.at].state
+	s.moved = false
 	for i := range s.members {
-		if now.gone&(1<<i) != 0 {
+		if now.gone&(1<<i) != 0 || now.lies(i) {
 			continue
 		}
 		if now.forked&(1<<i) != 0 && s.at > 0 {
@@ -144,41 +191,105 @@ func (s *search) expand() {
 		s.operate(&now, i)
 		s.suffer(&now, i)
 	}
+	if !s.moved {
+		s.checkRest(&now)
+	}
 }
 
 // decide lets one member decide with everything it may have heard, and do what follows.
 func (s *search) decide(now *state, i int) {
 	r := int(now.accepted[i])
 	var done [16]bool // by reason
-	var evidence [1 << maxMembers]bool
-	for _, h := range s.hearings() {
-		v := view{s.compiled, now, i, h}
-		d := s.bug.decide(v, s.plans[r])
-		if !h.commands && !h.proofs {
-			evidence[h.deafTo] = d.Verdict != sequencer.Wait
+	for _, o := range s.outcomes(now, i) {
+		if o.reason == sequencer.MayStart && o.verdict == sequencer.Go {
+			s.checkStart(now, i, r, o.heard)
 		}
-		if d.Reason == sequencer.MayStart && d.Verdict == sequencer.Go {
-			s.checkStart(now, i, r, h)
+		if !done[o.reason] {
+			done[o.reason] = true
+			s.follow(now, step{int8(i), int8(r), "", o.heard}, o)
 		}
-		if !done[d.Reason] {
-			done[d.Reason] = true
-			s.follow(now, step{int8(i), int8(r), "", h}, d)
-		}
-	}
-	if s.Views {
-		s.checkMonotone(step{int8(i), int8(r), "decides", hearing{}}, evidence[:])
 	}
 }
 
+// outcome is a decision that a member may come to, and the first hearing that leads to it.
+type outcome struct {
+	verdict sequencer.Verdict
+	reason  sequencer.Reason
+	heard   hearing
+}
+
+// question is all that a decision may depend on, whatever part of it was heard. A decision is a pure function, so
+// the same question, met in another state, has the same answers.
+type question struct {
+	said                                   [maxReleases][maxMembers]milestones
+	own                                    [maxReleases]milestones
+	self, accepted, issued, lifted, forked uint8
+	lying                                  uint8
+}
+
+func (s *search) outcomes(now *state, i int) []outcome {
+	if s.bug.ID != "" { // a bug may look at anything
+		return s.answer(now, i)
+	}
+	q := question{said: now.said, self: uint8(i), accepted: now.accepted[i], issued: now.issued, lifted: now.lifted, forked: now.forked, lying: now.lying}
+	for r := range q.own {
+		q.own[r] = now.own(r, i)
+	}
+	known, ok := s.answers[q]
+	if !ok {
+		known = s.answer(now, i)
+		s.answers[q] = known
+	}
+	return known
+}
+
+// answer by asking with every hearing; what the answers must have in common is looked at here.
+func (s *search) answer(now *state, i int) (out []outcome) {
+	r := int(now.accepted[i])
+	var met [2][2][16]bool // whether commands and proofs were heard, and the reason
+	var evidence [2][1 << maxMembers]bool
+	for _, h := range s.hearings {
+		v := view{s.compiled, now, i, h, false}
+		d := s.bug.decide(v, s.plans[r])
+		if !h.commands && h.lies == [maxLiars]milestones{} {
+			evidence[number(h.proofs)][h.deafTo] = d.Verdict != sequencer.Wait
+		}
+		if h.commands && now.issued != 0 {
+			s.checkOrder(v, &d, r)
+		}
+		if seen := &met[number(h.commands)][number(h.proofs)][d.Reason]; !*seen {
+			*seen = true
+			out = append(out, outcome{d.Verdict, d.Reason, h})
+		}
+	}
+	if s.Views {
+		s.checkMonotone(now, step{int8(i), int8(r), "decides", hearing{}}, evidence[0][:], false)
+		if s.Limits.Forks > 0 {
+			s.checkMonotone(now, step{int8(i), int8(r), "decides", hearing{}}, evidence[1][:], true)
+		}
+	}
+	if s.Limits.Forks > 0 {
+		s.checkProof(now, step{int8(i), int8(r), "decides", hearing{proofs: true}}, evidence[0][0] && !evidence[1][0])
+	}
+	return out
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // follow the decision.
-func (s *search) follow(now *state, by step, d sequencer.Decision) {
+func (s *search) follow(now *state, by step, d outcome) {
 	i, r := int(by.member), int(by.release)
 	hopeless := s.Versions[r].Hopeless
 	switch {
-	case d.Verdict == sequencer.Go && d.Reason == sequencer.MayStart:
+	case d.verdict == sequencer.Go && d.reason == sequencer.MayStart:
 		s.say(now, by, fleet.Started)
 		s.leave(now, by)
-	case d.Verdict == sequencer.Go:
+	case d.verdict == sequencer.Go:
 		if s.bug.LeavesInMotion {
 			s.leave(now, by)
 		}
@@ -191,9 +302,9 @@ func (s *search) follow(now *state, by step, d sequencer.Decision) {
 				s.say(now, by, fleet.GaveUp)
 			}
 		}
-	case d.Verdict == sequencer.Done:
+	case d.verdict == sequencer.Done:
 		s.say(now, by, fleet.Soaked)
-	case d.Verdict == sequencer.Wait, d.Verdict == sequencer.Hold:
+	case d.verdict == sequencer.Wait, d.verdict == sequencer.Hold:
 		s.leave(now, by)
 		if s.Limits.CarryOvers && !hopeless {
 			s.say(now, by, fleet.Succeeded)
@@ -232,7 +343,7 @@ func (s *search) say(now *state, by step, k fleet.FactKind) {
 	}
 	s.checkMilestone(&next, by, k)
 	s.checkMotion(&next, by, r)
-	s.add(next, by)
+	s.add(&next, by)
 }
 
 // publish what is kept, or keep what was published first.
@@ -248,7 +359,7 @@ func (s *search) publish(now *state, i int) {
 			next.stored[r][i] |= next.kept[r][i]
 		}
 		if next != *now {
-			s.add(next, by)
+			s.add(&next, by)
 		}
 	}
 }
@@ -265,7 +376,7 @@ func (s *search) takeRelease(now *state, i int) {
 		if s.truthInMotion(now, at, i) {
 			s.res.Seen["a release left in motion"]++
 		}
-		s.add(next, step{int8(i), int8(r), "accepts the release", hearing{}})
+		s.add(&next, step{int8(i), int8(r), "accepts the release", hearing{}})
 	}
 }
 
@@ -277,7 +388,7 @@ func (s *search) operate(now *state, i int) {
 			next := *now
 			next.issued |= 1 << n
 			next.stopOn[n] = r
-			s.add(next, step{int8(i), int8(r), fmt.Sprintf("is given stop %d", n+1), hearing{}})
+			s.add(&next, step{int8(i), int8(r), fmt.Sprintf("is given stop %d", n+1), hearing{}})
 			break
 		}
 	}
@@ -289,7 +400,7 @@ func (s *search) operate(now *state, i int) {
 			next := *now
 			next.lifted |= 1 << n
 			next.resumes++
-			s.add(next, step{int8(i), int8(r), fmt.Sprintf("is given a go that lifts stop %d", n+1), hearing{}})
+			s.add(&next, step{int8(i), int8(r), fmt.Sprintf("is given a go that lifts stop %d", n+1), hearing{}})
 		}
 	}
 }
@@ -303,14 +414,14 @@ func (s *search) suffer(now *state, i int) {
 		for r := range s.plans {
 			next.stored[r][i] = 0
 		}
-		s.add(next, step{int8(i), r, "loses its store", hearing{}})
+		s.add(&next, step{int8(i), r, "loses its store", hearing{}})
 	}
 	s.restore(now, i)
 	if now.forks < s.Limits.Forks && now.forked&(1<<i) == 0 {
 		next := *now
 		next.forks++
 		next.forked |= 1 << i
-		s.add(next, step{int8(i), r, "is found to have said two things at once", hearing{}})
+		s.add(&next, step{int8(i), r, "is found to have said two things at once", hearing{}})
 	}
 	if now.rebuilds < s.Limits.Rebuilds {
 		next := *now
@@ -319,6 +430,6 @@ func (s *search) suffer(now *state, i int) {
 		if !s.bug.RebuiltKeepsPlace {
 			next.gone |= 1 << i
 		}
-		s.add(next, step{int8(i), r, "is rebuilt without its store and API", hearing{}})
+		s.add(&next, step{int8(i), r, "is rebuilt without its store and API", hearing{}})
 	}
 }

@@ -3,6 +3,8 @@
 package checker
 
 import (
+	"slices"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -46,16 +48,13 @@ func (s *search) checkStart(now *state, i, r int, h hearing) {
 	}
 	at := s.places[r][i]
 	for j := range at.Stage {
-		shape := s.Stages[j]
-		if settled := s.count(now, r, j, bit(fleet.Soaked)|bit(fleet.Yielded), true); settled < shape.Size-shape.Tolerance {
-			s.violate(by, "I2: a start in stage %d, and of the %d of stage %d %d have soaked or left (tolerance %d)", at.Stage+1, shape.Size, j+1, settled, shape.Tolerance)
-		}
-		if h.proofs && s.unforked(now, r, j) < sequencer.MinSuccess || s.count(now, r, j, bit(fleet.Soaked), false) < sequencer.MinSuccess {
-			s.violate(by, "I13: a start in stage %d, and in stage %d nobody succeeded", at.Stage+1, j+1)
-		}
+		s.checkGate(now, by, j)
 		s.res.Seen["a start behind a gate"]++
 	}
 	for earlier := range s.plans {
+		if earlier != r && s.truthInMotion(now, earlier, i) {
+			s.res.Seen["two releases in motion"]++
+		}
 		if earlier != r && now.truth(earlier, i).has(fleet.Started) && !s.below(earlier, r) {
 			s.violate(by, "I14: %s of seal %d is started after %s of seal %d", s.Versions[r].Revision, s.Versions[r].Number, s.Versions[earlier].Revision, s.Versions[earlier].Number)
 		}
@@ -65,9 +64,121 @@ func (s *search) checkStart(now *state, i, r int, h hearing) {
 	}
 }
 
+// checkGate of an earlier stage, at a start. Each liar in it may stand for one who has soaked or left, and for one
+// success; what is beyond them is true.
+func (s *search) checkGate(now *state, by step, j int) {
+	r, stage := int(by.release), s.places[by.release][by.member].Stage+1
+	shape, liars := s.Stages[j], s.liars(now, r, j)
+	need := shape.Size - shape.Tolerance
+	settled := s.count(now, r, j, bit(fleet.Soaked)|bit(fleet.Yielded), true)
+	if s.Liars == 1 && settled == 0 && (need > 1 || liars == 0) {
+		s.violate(by, "I11: a start in stage %d, and one liar alone opened the gate of stage %d", stage, j+1)
+	}
+	if settled < need-liars {
+		s.violate(by, "I2: a start in stage %d, and of the %d of stage %d %d have soaked or left (tolerance %d, %d lie)", stage, shape.Size, j+1, settled, shape.Tolerance, liars)
+	}
+	successes := s.count(now, r, j, bit(fleet.Soaked), false)
+	if by.heard.proofs {
+		successes = s.unforked(now, r, j)
+	}
+	if successes < s.minSuccess()-liars {
+		s.violate(by, "I13: a start in stage %d, and in stage %d %d succeeded, of %d (%d lie)", stage, j+1, successes, s.minSuccess(), liars)
+	}
+	if liars > 0 {
+		s.res.Seen["a start behind a stage with a liar"]++
+	}
+}
+
+// liars in a stage.
+func (s *search) liars(now *state, r, stage int) (n int) {
+	for _, i := range s.stages[r][stage] {
+		if now.lies(i) {
+			n++
+		}
+	}
+	return n
+}
+
+// openToLiars says whether those who lie could open a gate with nobody's success but their own.
+func (s *search) openToLiars(now *state, r, stage int) bool {
+	liars, left := s.liars(now, r, stage), s.count(now, r, stage, bit(fleet.Yielded), true)
+	shape := s.Stages[stage]
+	return liars >= s.minSuccess() && liars+left >= shape.Size-shape.Tolerance
+}
+
+// checkOrder: the same facts, heard in another order, give the same decision (I17).
+func (s *search) checkOrder(v view, d *sequencer.Decision, r int) {
+	v.reversed = true
+	if other := s.bug.decide(v, s.plans[r]); other.Verdict != d.Verdict || other.Reason != d.Reason || len(other.Stops) != len(d.Stops) {
+		s.violate(step{int8(v.self), int8(r), "decides", v.hearing}, "I17: %s; the same facts in another order: %s", d.Verdict, other.Verdict)
+	}
+}
+
+// checkRest: nothing can happen any more. Every stage that may begin is through but for fewer clusters than its
+// window and its gate pay for (I8).
+func (s *search) checkRest(now *state) {
+	r := int(now.accepted[0])
+	if s.Liars > 0 || now.issued&^now.lifted != 0 || slices.ContainsFunc(now.accepted[:len(s.members)], func(a uint8) bool { return int(a) != r }) {
+		return
+	}
+	s.res.Seen["a fleet at rest"]++
+	for j, shape := range s.Stages {
+		var vanished, gaveUp, moved, settled, successes int
+		for _, i := range s.stages[r][j] {
+			m, out := now.truth(r, i), now.forked&(1<<i) != 0
+			switch ended := m&(bit(fleet.Succeeded)|bit(fleet.Soaked)|bit(fleet.Yielded)) != 0; {
+			case ended || out:
+				moved++
+			case m.has(fleet.GaveUp):
+				gaveUp++
+				moved++
+			case now.gone&(1<<i) != 0, s.mayNotSpeak(now, i):
+				vanished++
+			}
+			if m.has(fleet.Soaked) || m.has(fleet.Yielded) || out {
+				settled++
+			}
+			if m.has(fleet.Soaked) && !out {
+				successes++
+			}
+		}
+		if vanished+max(0, gaveUp-shape.Tolerance) < shape.MaxConcurrency && moved+vanished < shape.Size {
+			by := step{int8(s.stages[r][j][0]), int8(r), "waits for ever", hearing{}}
+			s.violate(by, "I8: stage %d is stuck: %d of %d moved, %d vanished, %d gave up (N %d, tolerance %d)", j+1, moved, shape.Size, vanished, gaveUp, shape.MaxConcurrency, shape.Tolerance)
+		}
+		if settled < shape.Size-shape.Tolerance || successes < s.minSuccess() {
+			return
+		}
+	}
+}
+
+// checkProof: who hears a proof has no less evidence, unless it was the success of that very member that a gate
+// needed (I21).
+func (s *search) checkProof(now *state, by step, lost bool) {
+	if !lost || now.forked&(1<<by.member) != 0 {
+		return
+	}
+	r := int(by.release)
+	for j := range s.places[r][by.member].Stage {
+		heard := 0
+		for _, i := range s.stages[r][j] {
+			if now.said[r][i].has(fleet.Soaked) && now.forked&(1<<i) == 0 {
+				heard++
+			}
+		}
+		if heard < s.minSuccess() {
+			return
+		}
+	}
+	s.violate(by, "I21: there is evidence, and none any more once the proof is heard")
+}
+
 // checkMonotone: who hears more never has less evidence (I21). It is why a member that has heard everything is the one
 // to look at, in models too large for every view.
-func (s *search) checkMonotone(by step, evidence []bool) {
+func (s *search) checkMonotone(now *state, by step, evidence []bool, proofs bool) {
+	if by.heard.proofs = proofs; proofs && now.forked&(1<<by.member) != 0 {
+		return // it is out
+	}
 	for deafTo := range 1 << len(s.members) {
 		for i := range s.members {
 			if deafTo&(1<<i) != 0 && evidence[deafTo] && !evidence[deafTo&^(1<<i)] {
@@ -116,7 +227,12 @@ func (s *search) checkMotion(now *state, by step, r int) {
 	if exposed > shape.MaxConcurrency+shape.Tolerance {
 		s.violate(by, "I1: %d members of stage %d started without success, at most %d + %d", exposed, stage+1, shape.MaxConcurrency, shape.Tolerance)
 	}
-	if s.Versions[r].Hopeless && (stage > 0 && touched > 0 || touched > shape.MaxConcurrency+shape.Tolerance) {
+	for j := 0; s.Versions[r].Hopeless && j < stage && touched > 0; j++ {
+		if !s.openToLiars(now, r, j) {
+			s.violate(by, "I4: a release that fails everywhere touched %d members of stage %d", touched, stage+1)
+		}
+	}
+	if s.Versions[r].Hopeless && touched > shape.MaxConcurrency+shape.Tolerance {
 		s.violate(by, "I4: a release that fails everywhere touched %d members of stage %d", touched, stage+1)
 	}
 	if s.count(now, r, stage, bit(fleet.GaveUp), false) > shape.Tolerance {

@@ -27,13 +27,15 @@ const (
 	maxMembers  = 6
 	maxReleases = 4
 	maxStops    = 2
+	maxLiars    = 2
 )
 
 // Shape of one stage.
 type Shape struct{ Size, MaxConcurrency, Tolerance int }
 
 // Version is one release of a model: the number of its seal and its revision. The revisions r1, r2, r3 descend
-// from each other; x descends from r1 alone.
+// from each other; x descends from r1 alone. Two versions that are equal are of two seals in one position, as only
+// an author signs them that lies; who hears which of those of the first version first is open.
 type Version struct {
 	Number   uint64
 	Revision fleet.Revision
@@ -63,7 +65,17 @@ type Model struct {
 	// Views tries every set of members that were not heard of, and not only the whole truth. Sound rules are
 	// most permissive with everything heard (I21, checked as well), bugs need not be.
 	Views bool
+	// Liars among the members. Whoever they are is tried, and everything that they may say about themselves at
+	// any time: the invariants are counted over the others.
+	Liars int
+	// EveryWord that a liar may say is tried, and not only what a decision asks about others: whether they started or
+	// failed is for people.
+	EveryWord bool
+	// MinSuccess of every stage; zero is what Compile gives.
+	MinSuccess int
 }
+
+func (m Model) minSuccess() int { return max(m.MinSuccess, sequencer.MinSuccess) }
 
 // compiled is a model ready to run.
 type compiled struct {
@@ -78,6 +90,7 @@ type compiled struct {
 	places   [maxReleases][maxMembers]sequencer.Place
 	ids      [maxReleases][maxMembers][9]fleet.Digest
 	stops    [maxStops]fleet.Command
+	hearings []hearing
 }
 
 var rollout = fleet.RolloutName{Namespace: "shop", Name: "checkout"}
@@ -96,8 +109,8 @@ func (m Model) compile(bug Bug) (*compiled, error) {
 	for _, s := range m.Stages {
 		size += s.Size
 	}
-	if size > maxMembers || len(m.Versions) > maxReleases || m.Limits.Stops > maxStops {
-		return nil, fmt.Errorf("model %s: too large: at most %d members, %d releases, %d stops", m.Name, maxMembers, maxReleases, maxStops)
+	if size > maxMembers || len(m.Versions) > maxReleases || m.Limits.Stops > maxStops || m.Liars > min(maxLiars, size-1) {
+		return nil, fmt.Errorf("model %s: too large: at most %d members, %d releases, %d stops, %d liars and not all", m.Name, maxMembers, maxReleases, maxStops, maxLiars)
 	}
 	for i := range size {
 		c.members = append(c.members, member(i))
@@ -111,7 +124,57 @@ func (m Model) compile(bug Bug) (*compiled, error) {
 	for i := range c.stops {
 		c.stops[i] = fleet.Command{Rollout: rollout, Verb: fleet.Pause, ID: fleet.DigestOf("flotilla.dev/checker-stop", []byte{byte(i)})}
 	}
+	c.hearings = m.hearings(size)
 	return c, nil
+}
+
+// hearings a member may decide with.
+func (m Model) hearings(size int) (out []hearing) {
+	deaf, either, both := 1, []bool{false}, []bool{true, false}
+	if m.Views {
+		deaf = 1 << size
+	}
+	commands, proofs := either, either
+	if m.Limits.Stops > 0 {
+		commands = both
+	}
+	if m.Limits.Forks > 0 {
+		proofs = both
+	}
+	for _, lies := range m.lies() {
+		for deafTo := range deaf {
+			for _, c := range commands {
+				for _, p := range proofs {
+					out = append(out, hearing{uint8(deafTo), c, p, lies})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// lies that the liars may tell at one time.
+func (m Model) lies() (out [][maxLiars]milestones) {
+	words := []milestones{}
+	for w := range 1 << 8 {
+		said := milestones(w)
+		asked := said == proven || said&(proven|bit(fleet.Started)|bit(fleet.Failed)) == 0
+		if m.EveryWord || asked {
+			words = append(words, said)
+		}
+	}
+	out = [][maxLiars]milestones{{}}
+	for n := range m.Liars {
+		var next [][maxLiars]milestones
+		for _, told := range out {
+			for _, w := range words {
+				told[n] = w
+				next = append(next, told)
+			}
+		}
+		out = next
+	}
+	return out
 }
 
 func (c *compiled) addRelease(r int, v Version) error {
@@ -125,6 +188,11 @@ func (c *compiled) addRelease(r int, v Version) error {
 		}
 		spec.Strategy.Stages = append(spec.Strategy.Stages, stage)
 	}
+	for _, earlier := range c.Versions[:r] {
+		if earlier.Number == v.Number && earlier.Revision == v.Revision {
+			spec.Source.Path += "twin/"
+		}
+	}
 	sealed, err := sequencer.Seal(rollout, sequencer.Position{Author: fleet.AuthorGit, Number: v.Number}, spec, c.members)
 	if err != nil {
 		return err
@@ -132,6 +200,9 @@ func (c *compiled) addRelease(r int, v Version) error {
 	plan, err := sequencer.Compile(sealed, v.Revision)
 	if err != nil {
 		return err
+	}
+	for j := range plan.Stages {
+		plan.Stages[j].MinSuccess = c.minSuccess()
 	}
 	c.plans = append(c.plans, plan)
 	c.releases[plan.Digest] = r
@@ -176,5 +247,6 @@ func revisionOrder(accepted, candidate fleet.Revision) sequencer.RevisionOrder {
 // below: release a comes before release b in the order of R1.
 func (c *compiled) below(a, b int) bool {
 	x, y := c.Versions[a], c.Versions[b]
-	return x.Number <= y.Number && a != b && (x.Revision == y.Revision || descends[[2]fleet.Revision{x.Revision, y.Revision}])
+	twins := x.Number == y.Number && x.Revision == y.Revision
+	return x.Number <= y.Number && !twins && (x.Revision == y.Revision || descends[[2]fleet.Revision{x.Revision, y.Revision}])
 }

@@ -61,14 +61,14 @@ func (s *search) restored(next *state, i int, what string) {
 	}
 	switch {
 	case !lost, s.bug.ForgetsItsWords, s.Limits.Unheard:
-		s.add(*next, by)
+		s.add(next, by)
 	case s.bug.AdoptsAndGoesOn:
 		s.adopt(next, i, by)
 	default:
 		silent := *next
 		silent.silent |= 1 << i
 		s.res.Seen["a restored API is noticed"]++
-		s.add(silent, by)
+		s.add(&silent, by)
 	}
 }
 
@@ -79,7 +79,7 @@ func (s *search) adopt(next *state, i int, by step) {
 			if next.said[r][i].has(k) {
 				adopted := *next
 				adopted.stored[r][i] |= bit(k)
-				s.add(adopted, by)
+				s.add(&adopted, by)
 			}
 		}
 	}

@@ -276,7 +276,7 @@ func TestKill(t *testing.T) {
 		} else {
 			c.await(1)
 			starting = time.Since(began)
-			c.await(1 + random.Int64N(60))
+			c.await(1 + random.Int64N(25))
 			pass(time.Duration(random.Int64N(int64(5 * time.Millisecond))))
 		}
 		c.kill()

@@ -148,16 +148,19 @@ func reasons(verdicts []selection.Verdict) []Reason {
 }
 
 func stagesOf(dealt []*sequencer.Plan) []Stage {
+	// Where the lots leave nobody for the stage of all the others, there is none.
+	whole := slices.MaxFunc(dealt, func(a, b *sequencer.Plan) int { return cmp.Compare(len(a.Stages), len(b.Stages)) })
 	var out []Stage
-	for i := range dealt[0].Stages {
-		s := &dealt[0].Stages[i]
+	for i := range whole.Stages {
+		s := &whole.Stages[i]
 		stage := Stage{
 			Name: s.Name, Clusters: len(s.Members), Members: sorted(s.Members),
 			MaxConcurrency: s.MaxConcurrency, MaxUnavailable: s.Tolerance,
 			MinReadySeconds: s.MinReadyTime.Seconds(), SoakSeconds: s.Soak.Seconds(), DeadlineSeconds: s.ProgressDeadline.Seconds(),
 		}
-		for _, other := range dealt[1:] {
-			if !slices.Equal(stage.Members, sorted(other.Stages[i].Members)) {
+		for _, other := range dealt {
+			at := slices.IndexFunc(other.Stages, func(o sequencer.Stage) bool { return o.Name == s.Name })
+			if at < 0 || !slices.Equal(stage.Members, sorted(other.Stages[at].Members)) {
 				stage.Drawn, stage.Members = true, nil
 				break
 			}

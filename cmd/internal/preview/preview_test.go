@@ -298,6 +298,16 @@ func TestOfRefuses(t *testing.T) {
 	}
 }
 
+// TestLotsThatLeaveNobody: the canary is drawn from all, and where the lot takes the only member of us, there is no
+// stage of all the others.
+func TestLotsThatLeaveNobody(t *testing.T) {
+	strategy := "  strategy:\n    stages:\n    - {name: one, size: 1}\n    - {name: eu, matchLabels: {region: eu}}\n    - {name: us}\n"
+	p, err := Of(name, rolloutOf(t, strategy).Spec, rosterOf(t, "eu-1", "eu-2", "us-1"))
+	if err != nil || len(p.Stages) != 3 || !p.Stages[0].Drawn || !p.Stages[2].Drawn {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // TestWarningsNameNobodyByLot: a warning may name only who is meant whatever the lots are.
 func TestWarningsNameNobodyByLot(t *testing.T) {
 	strategy := "  strategy:\n    stages:\n    - {name: one, size: 1}\n    - {name: two, matchLabels: {region: eu}, size: 1}\n"

@@ -312,6 +312,9 @@ type FleetMember struct {
 	Presence string `json:"presence,omitempty"`
 	// HeardSeconds since its last beat or heartbeat; absent where none was heard since this agent began.
 	HeardSeconds *float64 `json:"heardSeconds,omitempty"`
+	// Hearsay: nothing was heard of it itself since this agent began. A neighbour gave a heartbeat that it had signed, and
+	// heard of it HeardSeconds ago or longer.
+	Hearsay bool `json:"hearsay,omitempty"`
 	// Duplicate: two agents seem to use its key.
 	Duplicate bool `json:"duplicate,omitempty"`
 	// SameState: its last heartbeat held the same records as this member does.

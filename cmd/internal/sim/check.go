@@ -27,6 +27,9 @@ type truth struct {
 	stages    []tally
 }
 
+// position of a record among those of its writer.
+type position struct{ epoch, seq uint64 }
+
 type place struct{ stage, rank int }
 
 // tally of one stage.
@@ -99,6 +102,11 @@ func (w *World) bound(m *member, p *turn.Promise) {
 			w.violate(m, "a promise holds what is no record: %v", err)
 			continue
 		}
+		if before, taken := m.positions[position{r.Epoch, r.Seq}]; taken && before != string(b) {
+			w.violate(m, "R1: says two things in one position, and does not lie")
+			continue
+		}
+		m.positions[position{r.Epoch, r.Seq}] = string(b)
 		f, err := fleet.DecodeFact(&r)
 		if err != nil {
 			w.violate(m, "a promise holds what is no fact: %v", err)
@@ -134,7 +142,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 	if f.Kind == fleet.Started && before&bit(fleet.Started) == 0 {
 		w.checkStart(m, t, at)
 		w.started(t)
-		if (ledger{m}).Removed(m.Self.ID) {
+		if (ledger{m}).proven(m.Self.ID) {
 			w.violate(m, "R1: starts, and has heard of the proof against itself")
 		}
 	}
@@ -146,14 +154,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 // checkStart: the gates, the order, the stops.
 func (w *World) checkStart(m *member, t *truth, at place) {
 	for j := range at.stage {
-		s, have := &t.plan.Stages[j], t.stages[j]
-		if have.soaked+have.left < len(s.Members)-s.Tolerance {
-			w.violate(m, "I2: starts in stage %s, and of the %d of stage %s %d have soaked or left (tolerance %d)", t.plan.Stages[at.stage].Name, len(s.Members), s.Name, have.soaked+have.left, s.Tolerance)
-		}
-		if w.believable(m, t, j) < sequencer.MinSuccess {
-			w.violate(m, "I13: starts in stage %s, and in stage %s nobody succeeded", t.plan.Stages[at.stage].Name, s.Name)
-		}
-		w.seen["a start behind a gate"]++
+		w.checkGate(m, t, at, j)
 	}
 	if at.rank >= t.plan.Stages[at.stage].MaxConcurrency {
 		w.seen["a start behind the window"]++
@@ -183,10 +184,30 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 	}
 }
 
+// checkGate of an earlier stage. Each liar in it may stand for one who has soaked or left, and for one success.
+func (w *World) checkGate(m *member, t *truth, at place, j int) {
+	s, have, here := &t.plan.Stages[j], t.stages[j], t.plan.Stages[at.stage].Name
+	liars, settled, need := w.liarsIn(t, j, t.standing), have.soaked+have.left, len(s.Members)-s.Tolerance
+	if len(w.liars) == 1 && settled == 0 && (need > 1 || liars == 0) {
+		w.violate(m, "I11: starts in stage %s, and one liar alone opened the gate of stage %s", here, s.Name)
+	}
+	if settled < need-liars {
+		w.violate(m, "I2: starts in stage %s, and of the %d of stage %s %d have soaked or left (tolerance %d, %d lie)", here, len(s.Members), s.Name, settled, s.Tolerance, liars)
+	}
+	credible := w.liarsIn(t, j, func(id fleet.MemberID) bool { return !(ledger{m}).proven(id) })
+	if w.believable(m, t, j) < sequencer.MinSuccess-credible {
+		w.violate(m, "I13: starts in stage %s, and in stage %s nobody succeeded", here, s.Name)
+	}
+	w.seen["a start behind a gate"]++
+	if credible > 0 {
+		w.seen["a start behind a stage with a liar"]++
+	}
+}
+
 // believable successes of a stage: those of members of whom the starter has heard no proof.
 func (w *World) believable(m *member, t *truth, stage int) (n int) {
 	for rank, said := range t.said[stage] {
-		if said&bit(fleet.Soaked) != 0 && !(ledger{m}).Removed(t.plan.Stages[stage].Members[rank].ID) {
+		if said&bit(fleet.Soaked) != 0 && !(ledger{m}).proven(t.plan.Stages[stage].Members[rank].ID) {
 			n++
 		}
 	}
@@ -267,25 +288,48 @@ func (w *World) checkMotion(m *member, t *truth, at place) {
 	if have.exposed > s.MaxConcurrency+s.Tolerance {
 		w.violate(m, "I1: %d started without success in stage %s, at most %d + %d", have.exposed, s.Name, s.MaxConcurrency, s.Tolerance)
 	}
-	if w.rollouts[t.rollout].hopeless[t.plan.Release.Revision] && (at.stage == 0 && have.touched > s.MaxConcurrency+s.Tolerance || at.stage > 0 && have.touched > 0) {
+	if !w.rollouts[t.rollout].hopeless[t.plan.Release.Revision] || have.touched == 0 {
+		return
+	}
+	opened := true
+	for j := range at.stage {
+		opened = opened && w.openToLiars(t, j)
+	}
+	if !opened || have.touched > s.MaxConcurrency+s.Tolerance {
 		w.violate(m, "I4: a release that fails everywhere touched %d members of stage %s", have.touched, s.Name)
 	}
 }
 
-// applied looks at what is written to a cluster: nothing that was only accepted (I18), nothing older but what
-// a failure brings back (I5).
+// leaving is a revision that a member applied and went on from.
+type leaving struct {
+	member   int
+	revision fleet.Revision
+}
+
+// applied looks at what is written to a cluster: nothing that was only accepted (I18), nothing older (I5) and nothing
+// that ran here before (I19) but what a failure brings back.
 func (w *World) applied(m *member, rollout int, r delivery.Release) {
 	t := w.plans[r.Plan]
 	if t == nil || t.of(m.Self.ID)&(bit(fleet.Started)|bit(fleet.Succeeded)) == 0 {
 		w.violate(m, "I18: %s is applied, and was not started", r.Revision.Short())
 	}
 	runs := m.running[rollout].revision
-	if runs == "" || w.rollouts[rollout].relation(runs, r.Revision) != source.Precedes {
+	if runs == "" {
 		return
 	}
-	failed := slices.ContainsFunc(w.plansWith(rollout, runs), func(t *truth) bool {
-		return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
-	})
+	hasFailed := func(rev fleet.Revision) bool {
+		return slices.ContainsFunc(w.plansWith(rollout, rev), func(t *truth) bool {
+			return t.of(m.Self.ID)&(bit(fleet.Failed)|bit(fleet.GaveUp)) != 0
+		})
+	}
+	failed := hasFailed(runs)
+	if w.left[leaving{m.index, r.Revision}] && !failed && !hasFailed(r.Revision) { // what failed is tried again
+		w.violate(m, "I19: %s comes back over %s, which did not fail here", r.Revision.Short(), runs.Short())
+	}
+	w.left[leaving{m.index, runs}] = true
+	if w.rollouts[rollout].relation(runs, r.Revision) != source.Precedes {
+		return
+	}
 	if !failed {
 		w.violate(m, "I5: %s is applied over %s, which did not fail here", r.Revision.Short(), runs.Short())
 	}

@@ -31,6 +31,8 @@ type book struct {
 	// members by number, in the order of the world's; plans by digest.
 	members map[fleet.MemberID]int
 	plans   map[fleet.Digest]*milestones
+	// again is where a member said a milestone before, which it does if it lies: any of them is one.
+	again map[page]page
 	// The plan and the member that were asked for last: a decision asks for one plan, and each member's kinds in a row.
 	lastPlan   *milestones
 	lastMember fleet.MemberID
@@ -64,7 +66,7 @@ func newBook(members int) *book {
 	return &book{
 		records: make([]fleet.Record, 1), digests: make([]fleet.Digest, 1), sizes: make([]int32, 1), about: []int{-1}, idle: make([]bool, 1),
 		pages: map[fleet.Digest]page{}, plans: map[fleet.Digest]*milestones{}, names: map[fleet.RolloutName]int{},
-		proofs: map[fleet.MemberID]page{}, members: make(map[fleet.MemberID]int, members),
+		proofs: map[fleet.MemberID]page{}, again: map[page]page{}, members: make(map[fleet.MemberID]int, members),
 	}
 }
 
@@ -115,6 +117,9 @@ func (b *book) note(f *fleet.Fact, at page) int {
 	}
 	if of.pages == nil {
 		of.pages = make([]page, len(b.members)*kinds)
+	}
+	if before := of.pages[n*kinds+int(f.Kind)]; before != 0 {
+		b.again[at] = before
 	}
 	of.pages[n*kinds+int(f.Kind)] = at
 	return of.rollout
@@ -212,8 +217,17 @@ var _ turn.Ledger = ledger{}
 
 // holds says whether the member has heard of a milestone.
 func (l ledger) holds(k factKey) bool {
-	page, said := l.book.fact(k.plan, k.member, k.kind)
-	return said && l.heard.has(page)
+	_, held := l.held(k.plan, k.member, k.kind)
+	return held
+}
+
+// held gives the newest page of a milestone that the member has heard.
+func (l ledger) held(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (page, bool) {
+	at, said := l.book.fact(plan, m, kind)
+	for said && !l.heard.has(at) {
+		at, said = l.book.again[at]
+	}
+	return at, said
 }
 
 // Fact is in sequencer.Facts.
@@ -221,15 +235,22 @@ func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (
 	if l.bug.fact != nil {
 		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, factKey{plan, m, kind})
 	}
-	page, said := l.book.fact(plan, m, kind)
-	if !said || !l.heard.has(page) {
+	at, held := l.held(plan, m, kind)
+	if !held {
 		return fleet.Digest{}, false
 	}
-	return l.book.digests[page], true
+	return l.book.digests[at], true
 }
 
 // Removed is in sequencer.Facts.
 func (l ledger) Removed(id fleet.MemberID) bool {
+	if l.bug.removed != nil {
+		return l.bug.removed(l, id)
+	}
+	return l.proven(id)
+}
+
+func (l ledger) proven(id fleet.MemberID) bool {
 	page, proven := l.book.proofs[id]
 	return proven && l.heard.has(page)
 }
@@ -238,16 +259,21 @@ func (l ledger) Removed(id fleet.MemberID) bool {
 func (l ledger) Commands(name fleet.RolloutName) []fleet.Command {
 	all := l.believed(name)
 	if l.bug.heard != nil {
-		return l.bug.heard(l, all)
+		return l.bug.heard(l, name, all)
 	}
 	return all
 }
 
 // believed commands are all but the goes of members that were removed.
 func (l ledger) believed(name fleet.RolloutName) []fleet.Command {
+	return l.commands(name, func(c *fleet.Command) bool { return c.Verb != fleet.Resume || !l.proven(c.By) })
+}
+
+// commands that were heard and that count.
+func (l ledger) commands(name fleet.RolloutName, count func(*fleet.Command) bool) []fleet.Command {
 	var out []fleet.Command
 	for _, c := range l.book.commands[l.book.names[name]] {
-		if l.heard.has(c.page) && (c.Verb != fleet.Resume || !l.Removed(c.By)) {
+		if l.heard.has(c.page) && count(&c.Command) {
 			out = append(out, c.Command)
 		}
 	}

@@ -51,12 +51,7 @@ func (m *member) tear() {
 // replay what a member holds now, for the rest of the storm: it sends records of older releases and of rollouts that
 // are over to anybody, again and again, in any order, as if they were news.
 func (m *member) replay() {
-	var hoard []page
-	for i := range m.book.records {
-		if m.heard.has(page(i)) {
-			hoard = append(hoard, page(i))
-		}
-	}
+	hoard := m.hoard()
 	m.story(m, "begins to say again what was said")
 	var again func()
 	again = func() {
@@ -72,4 +67,14 @@ func (m *member) replay() {
 		m.after(m.between(time.Second, 30*time.Second), again)
 	}
 	again()
+}
+
+// hoard of everything that a member holds.
+func (m *member) hoard() (held []page) {
+	for i := range m.book.records {
+		if m.heard.has(page(i)) {
+			held = append(held, page(i))
+		}
+	}
+	return held
 }

@@ -59,6 +59,11 @@ type member struct {
 	lost []ownFact
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
+	// positions of what it said, in its promises.
+	positions map[position]string
+	// lying: it keeps to no rule. nextLie is when.
+	lying   bool
+	nextLie time.Duration
 	// running is what each rollout has in the cluster, by rollout.
 	running []running
 	// due is when each rollout's next turn is; zero is none.
@@ -86,12 +91,15 @@ func (w *World) newMember(i int) *member {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
 	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{},
+		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{}, positions: map[position]string{},
 		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
 		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
+	}
+	if p := w.params.play; p != nil {
+		self = p.Fleet[i]
 	}
 	w.book.members[self.ID] = i
 	m.Agent = &turn.Agent{
@@ -135,6 +143,10 @@ const turnGap = 200 * time.Millisecond
 func (m *member) turn(rollout int) {
 	if until := max(m.down, m.paused); until > m.now {
 		m.wake(rollout, until-m.now)
+		return
+	}
+	if m.lying {
+		m.lie(rollout)
 		return
 	}
 	m.turns++
@@ -197,6 +209,10 @@ func (m *member) tell(p page) {
 
 // news wakes whom it concerns.
 func (m *member) news(p page) {
+	m.notice(p)
+	if m.params.play != nil && m.params.play.idle(m) {
+		return
+	}
 	if m.book.idle[p] && !m.params.Eager && m.book.records[p].Writer != m.Self.ID {
 		return
 	}
@@ -232,7 +248,11 @@ func (p promises) Load(_ context.Context, name fleet.RolloutName) (turn.Promise,
 	if !ok {
 		return turn.Promise{Rollout: name}, nil
 	}
-	return duplicate(promise), nil
+	read := duplicate(promise)
+	if p.bug.promise != nil {
+		p.bug.promise(p.member, &read)
+	}
+	return read, nil
 }
 
 // duplicate a promise, so that nobody changes the other one's.

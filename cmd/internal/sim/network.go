@@ -92,9 +92,10 @@ func (m *member) forward() {
 		if len(batch) == 0 || m.down > m.now {
 			return
 		}
-		size := m.book.size(batch)
 		for _, j := range m.network.near[m.index] {
-			m.send(j, size, func(to *member) { to.hear(batch) })
+			if pages := m.passes(batch); len(pages) > 0 {
+				m.send(j, m.book.size(pages), func(to *member) { to.hear(pages) })
+			}
 		}
 	})
 }
@@ -112,6 +113,9 @@ func (m *member) hear(batch []page) {
 
 // beat compares with a neighbour, and reconciles where they differ. Lost gossip ends here.
 func (m *member) beat() {
+	if m.params.play != nil && m.params.play.sleeps(m) {
+		return
+	}
 	m.after(m.params.Beat*3/4+m.between(0, m.params.Beat/2), m.beat)
 	if m.down > m.now || m.paused > m.now {
 		return
@@ -129,7 +133,7 @@ func (m *member) beat() {
 		if m.down > m.now || other.down > m.now {
 			return
 		}
-		wanted, offered := m.heard.missing(&other.heard), other.heard.missing(&m.heard)
+		wanted, offered := other.passes(m.heard.missing(&other.heard)), m.passes(other.heard.missing(&m.heard))
 		m.network.sent += uint64(m.book.size(wanted) + m.book.size(offered))
 		m.hear(wanted)
 		other.hear(offered)

@@ -17,6 +17,8 @@ type Params struct {
 	Storm, Calm time.Duration
 	// Interval between two looks at a source, and of healing.
 	Interval time.Duration
+	// play somebody's own rollout; nil draws one.
+	play *playing
 
 	// OneWay delay of a message with Jitter around it, Loss and Double in 0 to 1, Late is how often a message takes up
 	// to LateBy.
@@ -57,6 +59,8 @@ type Params struct {
 	Stops, Reseals int
 	// Proofs that a member said two things in one position. Replays: members that send old records again and again.
 	Proofs, Replays int
+	// Liars among the members, at most: they say anything about themselves, and pass on what they like.
+	Liars int
 }
 
 // calm is the network and the fleet of the figures: 50 ms of round trip +-10 %, 1 % loss.
@@ -99,6 +103,7 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Proofs = times(2)
 	p.Torn, p.Wrecked, p.StoreFails, p.Replays = some(1), some(0.5), some(0.05), times(2)
 	p.Eager = r.IntN(2) == 0
+	p.Liars = times(2)
 	p.Restores = times(2)
 	return p
 }

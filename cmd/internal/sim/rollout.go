@@ -139,6 +139,9 @@ func (w *World) compileAll(i int, s sequencer.Sealed) error {
 
 // declare a rollout with its whole future of commits.
 func (w *World) declare(i int) error {
+	if w.params.play != nil {
+		return w.params.play.declare(w)
+	}
 	r := &rollout{name: fleet.RolloutName{Namespace: "shop", Name: fmt.Sprintf("web-%03d", i)}, hopeless: map[fleet.Revision]bool{}}
 	r.spec = v1alpha1.FleetRolloutSpec{
 		Source:   v1alpha1.Source{Git: &v1alpha1.GitSource{URL: "https://git.example.com/" + r.name.Name}, Path: "app"},

@@ -116,17 +116,23 @@ func (w *World) stop() {
 	w.command(m, c)
 	w.after(w.between(time.Second, w.params.Storm/2), func() {
 		other := w.members[w.rand.IntN(len(w.members))]
-		resume := fleet.Command{Rollout: r.name, Verb: fleet.Resume, Time: int64(w.now)}
-		for _, known := range (ledger{other}).Commands(r.name) {
-			if known.Verb == fleet.Pause && len(resume.Lifts) < fleet.MaxLifts {
-				resume.Lifts = append(resume.Lifts, known.ID)
-			}
-		}
+		resume := other.liftOf(r.name)
 		if len(resume.Lifts) > 0 {
 			w.count("go")
 			w.command(other, resume)
 		}
 	})
+}
+
+// liftOf names every stop that the member has heard of.
+func (m *member) liftOf(name fleet.RolloutName) fleet.Command {
+	resume := fleet.Command{Rollout: name, Verb: fleet.Resume, Time: int64(m.now)}
+	for _, known := range (ledger{m}).Commands(name) {
+		if known.Verb == fleet.Pause && len(resume.Lifts) < fleet.MaxLifts {
+			resume.Lifts = append(resume.Lifts, known.ID)
+		}
+	}
+	return resume
 }
 
 func (w *World) command(m *member, c fleet.Command) {
@@ -162,11 +168,25 @@ func (w *World) unrestOf(i int, r *rollout) string {
 	open := true
 	for j := range t.plan.Stages {
 		s := &t.plan.Stages[j]
-		var gaveUp, moved, settled, astray int
+		var gaveUp, moved, settled, astray, vanished int
+		have := t.stages[j]
 		for rank, said := range t.said[j] {
-			astray += w.astray(s.Members[rank].ID)
-			if t.removed[s.Members[rank].ID] {
+			id := s.Members[rank].ID
+			astray += w.astray(id)
+			if t.removed[id] {
 				moved, settled = moved+1, settled+1
+				continue
+			}
+			if w.lies(id) { // it stands as its words have it, and where it said nothing it has vanished
+				moved, settled, said = moved+1, settled+1, w.word(t, id)
+				have.add(counts(said), 1)
+				switch {
+				case said&(bit(fleet.Succeeded)|bit(fleet.Soaked)|bit(fleet.Yielded)) != 0:
+				case said&bit(fleet.GaveUp) != 0:
+					gaveUp++
+				default:
+					vanished++
+				}
 				continue
 			}
 			if said&bit(fleet.GaveUp) != 0 {
@@ -182,10 +202,9 @@ func (w *World) unrestOf(i int, r *rollout) string {
 		if !open || astray > 0 { // who follows another branch waits for a person
 			return ""
 		}
-		if max(0, gaveUp-s.Tolerance) < s.MaxConcurrency && (moved < len(s.Members) || settled < len(s.Members)) {
-			return fmt.Sprintf("stage %s: %d of %d moved, %d settled, %d gave up (N %d, tolerance %d)", s.Name, moved, len(s.Members), settled, gaveUp, s.MaxConcurrency, s.Tolerance)
+		if vanished+max(0, gaveUp-s.Tolerance) < s.MaxConcurrency && (moved < len(s.Members) || settled < len(s.Members)) {
+			return fmt.Sprintf("stage %s: %d of %d moved, %d settled, %d gave up, %d vanished (N %d, tolerance %d)", s.Name, moved, len(s.Members), settled, gaveUp, vanished, s.MaxConcurrency, s.Tolerance)
 		}
-		have := t.stages[j]
 		open = have.soaked+have.left >= len(s.Members)-s.Tolerance && have.soaked > 0
 	}
 	return ""

@@ -133,7 +133,7 @@ func (s Scenario) run(seed uint64, clusters int, story bool, bug Bug) (Result, e
 	if clusters < 2 {
 		return Result{}, fmt.Errorf("scenario %s: %d clusters: at least 2", s.Name, clusters)
 	}
-	w, err := newWorld(seed, s.params(rand.New(rand.NewPCG(seed, 0x7377)), clusters), bug)
+	w, err := s.world(seed, clusters, bug)
 	if err != nil {
 		return Result{}, fmt.Errorf("scenario %s, seed %d: %w", s.Name, seed, err)
 	}
@@ -143,4 +143,13 @@ func (s Scenario) run(seed uint64, clusters int, story bool, bug Bug) (Result, e
 	}
 	w.run()
 	return w.result(s.Name, seed), nil
+}
+
+// world of a seed, before anything happens in it.
+func (s Scenario) world(seed uint64, clusters int, bug Bug) (*World, error) {
+	params := s.params(rand.New(rand.NewPCG(seed, 0x7377)), clusters)
+	if bug.class != nil {
+		bug.class(&params)
+	}
+	return newWorld(seed, params, bug)
 }

@@ -56,6 +56,8 @@ var wantFaults = []string{
 	"wall clock jumps", "slow cluster", "hopeless release", "release bad in one cluster", "sick after success", "forked git",
 	"frozen mirror", "stop", "go", "membership changes", "members leave", "members join", "spec changes", "equivocation proven", "API restored", "API restored and store lost",
 	"old records replayed",
+	"liar", "lie: Started", "lie: Succeeded", "lie: Soaked", "lie: Failed", "lie: GaveUp", "lie: Degraded", "lie: Yielded",
+	"lie: two things in one position", "lie: an old record again", "lie: a go", "lie: passes nothing on", "lie: withholds a record",
 }
 
 // wantSeen is what each rule needs to be asked at all, and the states that a proof of nothing would lack.
@@ -66,7 +68,7 @@ var wantSeen = []string{
 	"a carry-over", "a yield in the canary", "a turn of who has yielded", "a turn of who is not targeted", "a removed canary",
 	"a start withheld from a removed member",
 	// R2, R3
-	"a start behind a gate", "a start behind the window", "a start withheld by a gate", "a start withheld by the window",
+	"a start behind a gate", "a start behind a stage with a liar", "a start behind the window", "a start withheld by a gate", "a start withheld by the window",
 	// R4
 	"a soak served", "degraded", "a start withheld by sickness",
 	// R5, R6

@@ -5,7 +5,6 @@ package sim
 import (
 	"crypto/ed25519"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -175,7 +174,7 @@ func TestPlantedBugsAreVerified(t *testing.T) {
 // verifiedWorld has run.
 func verifiedWorld(t *testing.T, s Scenario, seed uint64, bug Bug) *World {
 	t.Helper()
-	w, err := newWorld(seed, s.params(rand.New(rand.NewPCG(seed, 0x7377)), 12), bug)
+	w, err := s.world(seed, 12, bug)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,13 @@ type World struct {
 	rollouts []*rollout
 	sources  map[string]int
 	plans    map[fleet.Digest]*truth
+	// left are the revisions that a member applied and went on from.
+	left     map[leaving]bool
 	compiled turn.Plans
 	network  network
+	// liars among the members, and what they said twice in one position.
+	liars []*member
+	twins map[page]twin
 	// faults that happened, by type; turns taken; violations found.
 	faults     map[string]int
 	seen       map[string]int
@@ -58,7 +63,7 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	w := &World{
 		params: p, bug: bug, rand: rand.New(rand.NewPCG(seed, 0x666c6f74)), book: newBook(p.Clusters), sources: map[string]int{},
 		plans: map[fleet.Digest]*truth{}, faults: map[string]int{}, seen: map[string]int{}, stormy: true,
-		rollouts: make([]*rollout, p.Rollouts),
+		rollouts: make([]*rollout, p.Rollouts), twins: map[page]twin{}, left: map[leaving]bool{},
 	}
 	w.book.commands = make([][]command, p.Rollouts)
 	for i := range p.Clusters {
@@ -70,6 +75,7 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 			return nil, err
 		}
 	}
+	w.corrupt()
 	for _, m := range w.members {
 		w.settle(m)
 	}
@@ -164,6 +170,9 @@ func seconds(n int) *v1alpha1.Duration {
 
 // fate of a revision in a cluster.
 func (w *World) fate(m *member, rev fleet.Revision) running {
+	if w.params.play != nil {
+		return w.params.play.fate(m, rev)
+	}
 	takes := w.between(100*time.Millisecond, 10*time.Second)
 	if w.params.Instant {
 		takes = 0
