@@ -112,6 +112,41 @@ func TestRealRunIsVerified(t *testing.T) {
 	}
 }
 
+// TestVerifiedAfterAllStoresWereLost: all agents of a fleet are replaced at once, and with them their stores; what they say
+// again is enough that nobody is accused. Some are on a release that the canary has gone on from, and one release changed
+// nothing.
+func TestVerifiedAfterAllStoresWereLost(t *testing.T) {
+	w := released(t)
+	seals := []sequencer.Sealed{w.sealed.Sealed}
+	w.git.Commit("main", files("1")) // nothing that anybody runs
+	w.look()
+	w.turns(3 * time.Minute)
+	for _, s := range w.members {
+		s.bad["2"] = true
+	}
+	lost := func(after string) {
+		var heard []readapi.FleetMember
+		for _, s := range w.members {
+			s.restore(s.backUp(), true)
+			s.restart()
+			heard = append(heard, readapi.FleetMember{ID: s.member.ID, SameState: true, Presence: readapi.PresenceHeard})
+		}
+		w.turns(5 * time.Second)
+		r := verify.Check(exportOf(t, w.members[0], seals, heard...))
+		if r.Verdict == verify.Broken || r.Judged == 0 {
+			t.Errorf("after %s: %s, %d plans judged: %+v", after, r.Verdict, r.Judged, r.Rules)
+		}
+	}
+	lost("a carry-over")
+	w.git.Commit("main", files("3"))
+	w.look()
+	w.turns(3 * time.Minute)
+	w.git.Commit("main", files("2"))
+	w.look()
+	w.turns(20 * time.Second)
+	lost("the canary went on")
+}
+
 // TestExportIsOfWhoIsHeard: who is not in the same state, or away, may have said more than is held here.
 func TestExportIsOfWhoIsHeard(t *testing.T) {
 	w := released(t)

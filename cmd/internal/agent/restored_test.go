@@ -147,6 +147,26 @@ func TestRestoredWhileItRuns(t *testing.T) {
 	}
 }
 
+// TestRestorationIsNotForgotten: the turn that sees an older promise ends before it could write that down, as it will while
+// an API server comes back; the next one knows.
+func TestRestorationIsNotForgotten(t *testing.T) {
+	w := newWorld(t)
+	nyc := w.site("nyc")
+	w.git.Commit("main", files("1"))
+	w.turns(time.Second)
+	before := nyc.backUp() // it has accepted
+	w.turns(3 * time.Minute)
+	w.want(everyone1)
+	nyc.restore(before, false)
+	nyc.Restorations = &refusing{}
+	if _, err := nyc.Turn(t.Context(), w.name); err == nil {
+		t.Fatal("the turn went on")
+	}
+	nyc.Restorations = nyc.promises
+	w.turns(time.Second)
+	nyc.wantRestored()
+}
+
 // TestRestorationIsWrittenFirst: while it cannot be, the turn ends.
 func TestRestorationIsWrittenFirst(t *testing.T) {
 	w := released(t)

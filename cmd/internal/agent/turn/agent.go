@@ -177,9 +177,7 @@ type turn struct {
 	asked fleet.Digest
 	// duplicate: two agents use this member's key. Neither starts anything, or says that it succeeded without.
 	duplicate bool
-	// lost is how far the promise went that this process wrote, where the API has an older one. restored is the incarnation
-	// under which nothing new is said; zero where the API is as it was.
-	lost     Position
+	// restored is the incarnation under which nothing new is said; zero where the API is as it was.
 	restored uint64
 }
 

@@ -65,7 +65,10 @@ type vows struct {
 	// bounds of the promises as they were last read or written, highest the highest of them.
 	bounds  map[fleet.RolloutName]Position
 	highest Position
-	found   Restoration
+	// lost is how far promises went that this process wrote, where the API has older ones, until that is written down: the turn
+	// that sees it may end before.
+	lost  map[fleet.RolloutName]Position
+	found Restoration
 }
 
 // LastSaid is the position of the last milestone that the promise holds or held.
@@ -126,7 +129,10 @@ func (t *turn) compare(ctx context.Context) error {
 	}
 	now, known := t.promise.LastSaid(), v.bounds[t.name]
 	if now.Before(known) {
-		t.lost = known
+		if v.lost == nil {
+			v.lost = map[fleet.RolloutName]Position{}
+		}
+		v.lost[t.name] = later(v.lost[t.name], known)
 	}
 	v.bounds[t.name], v.highest = now, later(v.highest, now)
 	return nil
@@ -141,12 +147,13 @@ func (t *turn) vouch(ctx context.Context) error {
 	v := &t.vows
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	held := t.Said()
+	held, lost := t.Said(), v.lost[t.name]
 	switch {
-	case t.lost != Position{}:
-		if err := t.foundRestored(ctx, later(held, t.lost), true); err != nil {
+	case lost != Position{}:
+		if err := t.foundRestored(ctx, later(held, lost), true); err != nil {
 			return err
 		}
+		delete(v.lost, t.name)
 	case later(v.highest, v.found.Known).Before(held):
 		v.read = false // what another agent wrote last, with this API and this key, may not have been read
 		if err := t.readVows(ctx); err != nil {
