@@ -283,6 +283,8 @@ func lackWords(l audit.Lack) string {
 		return "what " + who + " said may not be all here: export from there"
 	case audit.Retired:
 		return who + " has retired old records"
+	case audit.Lost:
+		return who + " has gone on since, and says older things again nowhere: an older export may have them"
 	case audit.NoSeal:
 		return "no export has it: one from before may"
 	case audit.NoVersion:

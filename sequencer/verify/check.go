@@ -25,6 +25,7 @@ func Check(e Evidence) Result {
 	}
 	b := read(&e, &result)
 	plans := b.plans()
+	b.all = plans
 	b.checkSeals()
 	b.checkWriters(plans)
 	rollouts := map[fleet.RolloutName]bool{}
@@ -56,8 +57,12 @@ func (b *book) unsure(p *plan, of, acted fleet.MemberID) Why {
 	if b.retired(p, of) {
 		return Retired
 	}
-	if !b.Complete[of] && (b.Zoned || !b.Complete[acted]) {
+	// What who left the roster said is kept by those who had heard it, and given to nobody: a store that was made anew lacks it.
+	if !b.Complete[of] && (b.Zoned || !b.Complete[acted] || !b.roster[of]) {
 		return NotHeard
+	}
+	if b.lost(p, of) {
+		return Lost
 	}
 	return ""
 }
@@ -208,8 +213,11 @@ func (b *book) checkCarryOver(p *plan, id fleet.MemberID, w *word, plans []*plan
 		}
 	}
 	why := b.unsure(p, id, id)
-	if len(b.floors[id]) > 0 {
+	switch {
+	case len(b.floors[id]) > 0:
 		why = Retired // the earlier plan's milestones go first
+	case why == "" && !b.outlasted(p, id, w):
+		why = Lost // and its promise dropped them with this success
 	}
 	b.decide(ruleEarned, finding{plan: p, member: id, story: "it succeeded without a start, and had no success before", words: []*word{w}, absent: true}, why, id)
 }
@@ -476,7 +484,13 @@ func (b *book) checkStop(p *plan, start *word, stop command, goes []command) {
 		words = append(words, c.word)
 	}
 	why := NotHeard
-	if b.Complete[id] {
+	retired := slices.ContainsFunc(b.floors[id], func(f fleet.Floor) bool {
+		return f.Kind == fleet.KindCommand && stop.word.at.before(position{f.Epoch, f.Seq})
+	})
+	switch {
+	case retired:
+		why = Retired // its go went with the stop, which an older export has
+	case b.Complete[id]:
 		why = ""
 	}
 	b.decide(ruleStops, finding{plan: p, member: id, story: "it started under its own stop", words: words, absent: true}, why, id)

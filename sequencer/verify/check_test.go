@@ -128,6 +128,8 @@ var brokenRules = []struct {
 		s.say(s.canary(), fleet.Accepted, fleet.Failed, fleet.GaveUp)
 	}},
 	{"succeeds without a start", "R4", "succeeded without a start, and had no success before", func(s *scene) {
+		s.say(s.canary(), fleet.Accepted) // its stores outlasted this
+		s.take("r2")
 		s.say(s.canary(), fleet.Accepted, fleet.Succeeded)
 	}},
 	{"soaks without success", "R4", "said Soaked, and Succeeded is not here", func(s *scene) {
@@ -172,6 +174,19 @@ var brokenRules = []struct {
 	}},
 	{"behind a stage that everybody left", "I13", "in stage canary nobody had really succeeded", func(s *scene) {
 		s.say(s.canary(), fleet.Accepted, fleet.Yielded)
+		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
+	}},
+	{"before the gate of a newer release", "I2", "of the 1 of stage canary 0 had soaked or left, 1 needed", func(s *scene) {
+		canary, first := s.canary(), s.rank(1, 0)
+		s.say(canary, whole...)
+		s.say(first, whole...)
+		s.take("r2")
+		s.say(first, fleet.Accepted, fleet.Started)
+	}},
+	{"before the gate of a newer seal, which nobody else took", "I2", "of the 1 of stage canary 0 had soaked or left, 1 needed", func(s *scene) {
+		s.say(s.canary(), whole...)
+		s.seal(2, "main", 2, 1)
+		s.take("r1")
 		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
 	}},
 	{"hopeless and spread", "I4", "the release succeeded nowhere, and 1 started in the first stage and 1 behind it", func(s *scene) {
@@ -279,6 +294,27 @@ var unjudgedRules = []struct {
 		floor := fleet.Floor{Kind: fleet.KindFact, Epoch: 1, Seq: 1}
 		s.sign("c1", fleet.KindFloor, fleet.FloorKey(fleet.KindFact), floor.Encode())
 		s.say("c1", fleet.Accepted, fleet.Succeeded)
+	}},
+	{"a carry-over, and all stores lost since", "R4", Lost, func(s *scene) {
+		s.say("c1", fleet.Accepted, fleet.Succeeded)
+	}},
+	{"the canary went on, and all stores were lost", "I2", Lost, func(s *scene) {
+		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
+		canary := s.canary()
+		s.take("r2")
+		s.say(canary, fleet.Accepted, fleet.Started)
+	}},
+	{"the canary left the roster", "I2", NotHeard, func(s *scene) {
+		s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
+		id := s.id(s.canary())
+		delete(s.Complete, id)
+		s.Roster = slices.DeleteFunc(s.Roster, func(m fleet.Member) bool { return m.ID == id })
+	}},
+	{"a stop of yesterday, whose go was retired with it", "I16", Retired, func(s *scene) {
+		s.command(s.canary(), fleet.Command{Verb: fleet.Pause})
+		s.say(s.canary(), fleet.Accepted, fleet.Started)
+		floor := fleet.Floor{Kind: fleet.KindCommand, Epoch: 1, Seq: 3}
+		s.sign(s.canary(), fleet.KindFloor, fleet.FloorKey(fleet.KindCommand), floor.Encode())
 	}},
 	{"no seal", "R1", NoSeal, func(s *scene) {
 		s.say("c1", fleet.Accepted)

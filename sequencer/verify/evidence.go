@@ -141,7 +141,11 @@ type book struct {
 	// released is which revision each plan is of that could be compiled.
 	released map[fleet.Digest]fleet.Revision
 	writers  map[fleet.MemberID]int
-	result   *Result
+	// all plans; lostWords and olderThan remember what was found out about them.
+	all       []*plan
+	lostWords map[lostKey]bool
+	olderThan map[[2]fleet.Digest]bool
+	result    *Result
 }
 
 type command struct {
@@ -158,7 +162,8 @@ func read(e *Evidence, result *Result) *book {
 		floors: map[fleet.MemberID][]fleet.Floor{}, removed: map[fleet.MemberID]bool{},
 		seals: map[fleet.Digest]fleet.Seal{}, signed: map[fleet.Digest]*word{}, bodies: map[fleet.Digest][]byte{},
 		revisions: map[fleet.Digest]map[fleet.Revision]bool{}, writers: map[fleet.MemberID]int{},
-		released: map[fleet.Digest]fleet.Revision{},
+		released:  map[fleet.Digest]fleet.Revision{},
+		lostWords: map[lostKey]bool{}, olderThan: map[[2]fleet.Digest]bool{},
 	}
 	for i := range e.Roster {
 		b.names[e.Roster[i].ID], b.roster[e.Roster[i].ID] = e.Roster[i].Name, true

@@ -31,6 +31,8 @@ const (
 	NotHeard Why = "NotHeard"
 	// Retired: the member took it out of the fleet's state itself.
 	Retired Why = "Retired"
+	// Lost: the member has gone on to another release and would not say it again, if all stores were lost at once.
+	Lost Why = "Lost"
 	// NoSeal: the plan's seal, or a body of it, is not here.
 	NoSeal Why = "NoSeal"
 	// NoVersion: the seal was compiled by rules that this version does not know.

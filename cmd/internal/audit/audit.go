@@ -37,6 +37,7 @@ const (
 
 	NotHeard    = verify.NotHeard
 	Retired     = verify.Retired
+	Lost        = verify.Lost
 	NoSeal      = verify.NoSeal
 	NoVersion   = verify.NoVersion
 	ByClocks    = verify.ByClocks
