@@ -111,7 +111,7 @@ func (v *picture) checks(name fleet.Name, id fleet.MemberID, d sequencer.Decisio
 		return append(out, v.ownChecks(id)...)
 	case d.Reason == sequencer.WaitsForSlot:
 		out = append(out, Check{Name: "slot", Text: fmt.Sprintf("%d of %d successes needed before it: missing %s%s", d.Have, d.Need, few(d.Missing), failed(d.Failed))})
-	case d.Reason != sequencer.WaitsForStage:
+	case d.Reason != sequencer.WaitsForStage && d.Reason != sequencer.WasRestored: // nobody asked then
 		out = append(out, Check{OK: true, Name: "slot", Text: fmt.Sprintf("a place among %d is free", stage.MaxConcurrency)})
 	}
 	if d.Reason == sequencer.TwoAgents {

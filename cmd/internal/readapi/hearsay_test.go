@@ -74,3 +74,23 @@ func TestOneVoiceIsExplained(t *testing.T) {
 		t.Errorf("eu-3, whose key is its own: %v, %+v", err, e)
 	}
 }
+
+// TestRestoredIsExplained: of a member whose API was restored it is told why it is held, and nothing of a place that it has not asked for.
+func TestRestoredIsExplained(t *testing.T) {
+	in := newWorld(t).tell(canaryDone...).seenFrom("eu-3") // two places are free, and it is third
+	in.Restored = true
+	e, err := Explain(in, "")
+	if err != nil || e.Verdict != sequencer.Hold.String() || !strings.Contains(e.Sentence, "give its FleetMember a higher incarnation") || len(e.Helps) != 1 {
+		t.Errorf("%v, %+v", err, e)
+	}
+	memory := false
+	for _, c := range e.Checks {
+		if c.Name == "slot" {
+			t.Errorf("it is told of a slot: %s", c.Text)
+		}
+		memory = memory || c.Name == "memory" && !c.OK
+	}
+	if !memory {
+		t.Errorf("its checks do not say why: %+v", e.Checks)
+	}
+}

@@ -119,8 +119,10 @@ func (p Promise) clone() Promise {
 	return p
 }
 
-// keepSaid drops the records of plans that no longer matter here.
+// keepSaid drops the records of plans that no longer matter here. How far they went is kept: a promise of a version that
+// noted no bound knows it by them alone.
 func (p *Promise) keepSaid(plans ...fleet.Digest) {
+	p.Bound = p.LastSaid()
 	p.Said = slices.DeleteFunc(p.Said, func(b []byte) bool {
 		r, err := fleet.DecodeRecord(b)
 		if err != nil {

@@ -66,7 +66,7 @@ func (t *turn) end(ctx context.Context) error {
 	case next.Ended == 0:
 		next.Ended = now
 	case next.endedLongAgo(t.now.Wall) && len(next.Said) > 0:
-		next.Said = nil
+		next.keepSaid()
 	default:
 		return nil
 	}
