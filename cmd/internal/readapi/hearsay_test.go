@@ -77,7 +77,7 @@ func TestOneVoiceIsExplained(t *testing.T) {
 
 // TestRestoredIsExplained: of a member whose API was restored it is told why it is held, and nothing of a place that it has not asked for.
 func TestRestoredIsExplained(t *testing.T) {
-	in := newWorld(t).tell(canaryDone...).seenFrom("eu-3") // two places are free, and it is third
+	in := newWorld(t).tell(canaryDone...).seenFrom("eu-3")
 	in.Restored = true
 	e, err := Explain(in, "")
 	if err != nil || e.Verdict != sequencer.Hold.String() || !strings.Contains(e.Sentence, "give its FleetMember a higher incarnation") || len(e.Helps) != 1 {
