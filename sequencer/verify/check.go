@@ -58,7 +58,7 @@ func (b *book) unsure(p *plan, of, acted fleet.MemberID) Why {
 		return Retired
 	}
 	// What who left the roster said is kept by those who had heard it, and given to nobody: a store that was made anew lacks it.
-	if !b.Complete[of] && (b.Zoned || !b.Complete[acted] || !b.roster[of]) {
+	if !b.Complete[of] && (b.Zoned || !b.Views[acted] || !b.roster[of]) {
 		return NotHeard
 	}
 	if b.lost(p, of) {

@@ -384,6 +384,30 @@ func TestUnjudged(t *testing.T) {
 	}
 }
 
+// TestAlone: a member that hears nobody may have lost with its store what it once heard, and then its export accuses nobody, itself
+// included. That of the member whose word is missing, which has its own words for certain, decides it.
+func TestAlone(t *testing.T) {
+	s := newScene(t, 6)
+	starter, canary := s.id(s.rank(1, 0)), s.id(s.canary())
+	s.say(s.rank(1, 0), fleet.Accepted, fleet.Started)
+	alone := s.Evidence
+	alone.Complete = map[fleet.MemberID]bool{starter: true}
+	if r := Check(alone); r.Verdict != Unjudged {
+		t.Errorf("by itself it is %s:\n%s", r.Verdict, strings.Join(told(&r), "\n"))
+	}
+	both := Evidence{Fleet: alone.Fleet}
+	own := alone
+	own.Complete = map[fleet.MemberID]bool{canary: true}
+	for _, e := range []Evidence{alone, own} {
+		if err := both.Join(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := Check(both); ruleOf(t, &r, "I2").Verdict != Broken {
+		t.Errorf("with the canary's export it is %s:\n%s", r.Verdict, strings.Join(told(&r), "\n"))
+	}
+}
+
 // TestExcused: what a strict reader might take for a breach, and is none.
 func TestExcused(t *testing.T) {
 	for name, sign := range map[string]func(*scene){

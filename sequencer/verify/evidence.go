@@ -35,6 +35,8 @@ type Evidence struct {
 	// Complete are the members that held nothing which is not here, by the word of those who exported. Without it
 	// a fact that is not here may only not have arrived.
 	Complete map[fleet.MemberID]bool
+	// Views are those of them of whose view all is here; filled in by Join.
+	Views map[fleet.MemberID]bool
 	// Zoned: members carry parts of the state, so who is complete need not have kept what it once decided by.
 	Zoned bool
 }
@@ -57,6 +59,9 @@ func (e *Evidence) Join(other Evidence) error {
 	e.Seals = append(e.Seals, other.Seals...)
 	e.Bodies = append(e.Bodies, other.Bodies...)
 	e.Records = append(e.Records, other.Records...)
+	views := e.held()
+	maps.Copy(views, other.held())
+	e.Views = views
 	complete := maps.Clone(e.Complete)
 	if complete == nil {
 		complete = map[fleet.MemberID]bool{}
@@ -64,6 +69,19 @@ func (e *Evidence) Join(other Evidence) error {
 	maps.Copy(complete, other.Complete)
 	e.Complete, e.Zoned = complete, e.Zoned || other.Zoned
 	return nil
+}
+
+// held gives the members of which all is here that they decided by. A member that is alone has all that it said itself, for
+// its promises say that again; what it heard of others it may have lost with its store. Whoever is in the same state as another one
+// has got it back.
+func (e *Evidence) held() map[fleet.MemberID]bool {
+	views := map[fleet.MemberID]bool{}
+	if e.Views != nil {
+		maps.Copy(views, e.Views)
+	} else if len(e.Complete) > 1 || len(e.Roster) == 1 {
+		maps.Copy(views, e.Complete)
+	}
+	return views
 }
 
 // identity of a member on a roster: a cluster that was built again has the name of the one before, and another key.
@@ -168,6 +186,7 @@ func read(e *Evidence, result *Result) *book {
 	for i := range e.Roster {
 		b.names[e.Roster[i].ID], b.roster[e.Roster[i].ID] = e.Roster[i].Name, true
 	}
+	b.Views = e.held()
 	for _, body := range e.Bodies {
 		b.bodies[fleet.BlobDigest(body)] = body
 	}
