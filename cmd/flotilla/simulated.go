@@ -139,22 +139,23 @@ func namesOf(members []fleet.Name) string {
 func weatherWords(play *sim.Play) string {
 	w := &play.Weather
 	percent := func(of float64) string { return fmt.Sprintf("%g%%", float64(int(of*1e5+0.5))/1e3) }
+	offline, fail, slow := play.Shares()
 	var out []string
 	if play.Spec.Suspend {
 		out = append(out, "suspended")
 	}
 	if w.Offline > 0 {
-		how := fmt.Sprintf("%s offline (%s)", percent(w.Offline), plural(play.Share(w.Offline), "member"))
+		how := fmt.Sprintf("%s offline (%s)", percent(w.Offline), plural(offline, "member"))
 		if w.OfflineFor > 0 {
 			how += " for " + plainDuration(w.OfflineFor)
 		}
 		out = append(out, how)
 	}
 	if w.Fail > 0 {
-		out = append(out, fmt.Sprintf("%s fail (%d)", percent(w.Fail), play.Share(w.Fail)))
+		out = append(out, fmt.Sprintf("%s fail (%d)", percent(w.Fail), fail))
 	}
 	if w.Slow > 0 {
-		out = append(out, fmt.Sprintf("%s slow (%d)", percent(w.Slow), play.Share(w.Slow)))
+		out = append(out, fmt.Sprintf("%s slow (%d)", percent(w.Slow), slow))
 	}
 	if w.ApplyTime > 0 {
 		out = append(out, "well after "+plainDuration(w.ApplyTime))

@@ -61,12 +61,13 @@ const (
 // Fault says what makes no sense in a play.
 func (p *Play) Fault() error {
 	w := &p.Weather
+	away, _, _ := p.Shares()
 	switch {
 	case len(p.Targets) == 0:
 		return errors.New("no member is targeted")
 	case w.Offline+w.Fail+w.Slow > 1:
 		return errors.New("the shares of members that are offline, fail and are slow are more than 100% together")
-	case w.Offline == 1 && w.OfflineFor == 0:
+	case away == len(p.Targets) && w.OfflineFor == 0:
 		return errors.New("all members are offline the whole time: nobody plays")
 	case w.Slow > 0 && w.ApplyTime == 0:
 		return errors.New("a slow cluster takes ten times the apply time, and there is none")
@@ -152,13 +153,20 @@ func (p *Play) RunAll(ctx context.Context, first uint64, seeds int, done func(in
 	return out, group.Wait()
 }
 
-// Share of the targets, in whole members: one at least where it is not 0.
-func (p *Play) Share(of float64) int {
-	n := int(math.Round(of * float64(len(p.Targets))))
-	if of > 0 {
-		n = max(n, 1)
+// Shares of the targets that are offline, fail and are slow, in whole members: one at least where a share is not 0, as
+// long as there are any left.
+func (p *Play) Shares() (offline, fail, slow int) {
+	left := len(p.Targets)
+	take := func(of float64) int {
+		n := int(math.Round(of * float64(len(p.Targets))))
+		if of > 0 {
+			n = max(n, 1)
+		}
+		n = min(n, left)
+		left -= n
+		return n
 	}
-	return n
+	return take(p.Weather.Offline), take(p.Weather.Fail), take(p.Weather.Slow)
 }
 
 // cast the parts, and how long the payload takes where: whom the seed draws.
@@ -166,15 +174,15 @@ func (p *playing) cast() {
 	p.parts, p.takes = map[fleet.MemberID]part{}, map[fleet.MemberID]time.Duration{}
 	r := rand.New(rand.NewPCG(p.seed, 0x706c6179))
 	drawn := r.Perm(len(p.Targets))
+	away, failing, slowed := p.Shares()
 	for _, share := range []struct {
-		part part
-		of   float64
-	}{{offline, p.Weather.Offline}, {fails, p.Weather.Fail}, {slow, p.Weather.Slow}} {
-		n := min(p.Share(share.of), len(drawn))
-		for _, i := range drawn[:n] {
+		part    part
+		members int
+	}{{offline, away}, {fails, failing}, {slow, slowed}} {
+		for _, i := range drawn[:share.members] {
 			p.parts[p.Targets[i].ID] = share.part
 		}
-		drawn = drawn[n:]
+		drawn = drawn[share.members:]
 	}
 	for i := range p.Targets {
 		id := p.Targets[i].ID

@@ -257,3 +257,23 @@ func BenchmarkPlay(b *testing.B) {
 		}
 	}
 }
+
+// TestSharesAreWholeMembers: one at least where a share is not 0, and never more than there are.
+func TestSharesAreWholeMembers(t *testing.T) {
+	for _, c := range []struct {
+		targets             int
+		weather             Weather
+		offline, fail, slow int
+	}{
+		{10, Weather{}, 0, 0, 0},
+		{10, Weather{Offline: 0.01, Fail: 0.01, Slow: 0.01}, 1, 1, 1},
+		{10, Weather{Offline: 0.14, Fail: 0.16}, 1, 2, 0},
+		{3, Weather{Offline: 0.5, Fail: 0.5}, 2, 1, 0},
+		{1, Weather{Fail: 0.01, Slow: 0.01}, 0, 1, 0},
+	} {
+		p := Play{Targets: make([]fleet.Member, c.targets), Weather: c.weather}
+		if offline, fail, slow := p.Shares(); offline != c.offline || fail != c.fail || slow != c.slow {
+			t.Errorf("of %d with %+v: %d, %d and %d, want %d, %d and %d", c.targets, c.weather, offline, fail, slow, c.offline, c.fail, c.slow)
+		}
+	}
+}
