@@ -183,10 +183,12 @@ func (a *app) printVerdicts(r *audit.Report) {
 		a.printRule(&r.Rules[i])
 	}
 	fmt.Fprintln(a.Out)
-	switch r.Verdict {
-	case audit.Broken:
+	switch {
+	case r.Records == 0:
+		fmt.Fprintln(a.Out, a.paint(yellow, "There was nothing to look at."))
+	case r.Verdict == audit.Broken:
 		fmt.Fprintln(a.Out, a.paint(red, "BROKEN: "+brokenRules(r)))
-	case audit.Unjudged:
+	case r.Verdict == audit.Unjudged:
 		fmt.Fprintln(a.Out, a.paint(yellow, "Nothing is broken; some of it cannot be judged."))
 	default:
 		fmt.Fprintln(a.Out, a.paint(green, "All rules were kept."))
@@ -267,7 +269,11 @@ func (a *app) printFinding(f *audit.Finding) {
 		if s.Time > 0 {
 			when = ", " + time.Unix(s.Time, 0).UTC().Format(time.RFC3339)
 		}
-		fmt.Fprintf(a.Out, "      %s signed %s (%d.%d%s)\n", plain(string(s.Writer)), plain(s.What), s.Epoch, s.Seq, when)
+		format := "      %s signed %s (%d.%d%s)\n"
+		if s.Forged {
+			format = "      in the name of %s, and not signed by it: %s (%d.%d%s)\n"
+		}
+		fmt.Fprintf(a.Out, format, plain(string(s.Writer)), plain(s.What), s.Epoch, s.Seq, when)
 	}
 }
 

@@ -105,13 +105,15 @@ type word struct {
 	at     position
 	time   int64
 	what   string
+	// forged: it bears no signature of its writer.
+	forged bool
 }
 
 // said for people.
 func (b *book) said(w *word) Said {
 	out := Said{
 		Record: w.id, Writer: b.name(w.record.Writer), WriterID: w.record.Writer,
-		Epoch: w.at.epoch, Seq: w.at.seq, What: w.what, Time: w.time,
+		Epoch: w.at.epoch, Seq: w.at.seq, What: w.what, Time: w.time, Forged: w.forged,
 	}
 	if f, err := fleet.DecodeFact(w.record); err == nil && b.released[f.Plan] != "" {
 		out.What = f.Kind.String() + " of " + b.released[f.Plan].Short()
@@ -221,6 +223,7 @@ func (b *book) readRecords() {
 		b.result.check(ruleSigned)
 		b.result.check(ruleOneWord)
 		if err := r.Verify(b.Fleet); err != nil {
+			w.forged = true
 			b.broken(ruleSigned, finding{story: fmt.Sprintf("a record does not bear its writer's signature: %v", err), words: []*word{w}})
 			continue
 		}

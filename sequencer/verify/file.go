@@ -78,6 +78,10 @@ type counts struct {
 	Records int `json:"records"`
 }
 
+func (c counts) String() string {
+	return fmt.Sprintf("members %d, seals %d, bodies %d, records %d", c.Members, c.Seals, c.Bodies, c.Records)
+}
+
 // Write an export. The header's Format and Fleet are filled in.
 func Write(w io.Writer, h Header, e *Evidence) error {
 	h.Format, h.Fleet, h.Zoned = Format, e.Fleet, e.Zoned
@@ -209,7 +213,7 @@ func (r *reader) next() ([]byte, error) {
 // end compares what was announced with what came, and wants nothing after it.
 func (r *reader) end(want counts, e *Evidence) error {
 	if got := (counts{len(e.Roster), len(e.Seals), len(e.Bodies), len(e.Records)}); got != want {
-		return r.wrong(fmt.Errorf("its last line tells of %+v, and there are %+v", want, got))
+		return r.wrong(fmt.Errorf("its last line tells of %s; there are %s", want, got))
 	}
 	if _, err := r.next(); !errors.Is(err, io.EOF) {
 		return r.wrong(errors.New("something follows its last line"))

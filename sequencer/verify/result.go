@@ -62,6 +62,8 @@ type Said struct {
 	What     string         `json:"what"`
 	// Time is the writer's wall clock in Unix seconds; 0 where the record says none.
 	Time int64 `json:"time,omitempty"`
+	// Forged: it does not bear its writer's signature, so that whoever made it, the writer said no such thing.
+	Forged bool `json:"forged,omitempty"`
 }
 
 // Finding is one place where a rule is broken, or cannot be judged.
