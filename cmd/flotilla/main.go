@@ -30,10 +30,18 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	code := newApp(os.Args[0]).run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// interruptible gives the context that the first interrupt ends. The second one ends the process: whoever waits for standard
+// input, or counts through a large export, does not look at a context.
+func interruptible() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // newApp on this process's streams and clock.

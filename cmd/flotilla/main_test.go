@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -25,7 +26,15 @@ func TestMain(m *testing.M) {
 		a.now, a.version = now, "v0.1.0"
 		os.Exit(a.run(context.Background(), os.Args[1:]))
 	}
-	testscript.Main(m, map[string]func(){"flotilla": run, "kubectl-flotilla": run})
+	testscript.Main(m, map[string]func(){"flotilla": run, "kubectl-flotilla": run, "deaf": deaf})
+}
+
+// deaf looks at no context, as who waits for standard input.
+func deaf() {
+	_, stop := interruptible()
+	defer stop()
+	fmt.Println("ready")
+	select {}
 }
 
 // TestScript runs the transcripts. UPDATE_GOLDEN=1 rewrites the files that they compare with.
