@@ -142,9 +142,9 @@ func (l *loading) read(tx *bbolt.Tx, names *names) error {
 	return nil
 }
 
-func (l *loading) tidy(tx *bbolt.Tx, e *edit) error {
+func (l *loading) tidy(_ *bbolt.Tx, e *edit) error {
 	for at, rest := range l.bad {
-		if err := e.setApart(tx.Bucket(bucketQuarantine), []byte(at), rest); err != nil {
+		if err := e.setApart([]byte(at), rest); err != nil {
 			return err
 		}
 	}
