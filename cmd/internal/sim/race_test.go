@@ -6,7 +6,7 @@ package sim
 
 // The race detector looks for something else, and takes ten times as long: fewer seeds, and one planted bug in so many.
 const (
-	seeds     = 50
+	seeds     = 20
 	bugsApart = 4
 	few       = true
 )
