@@ -54,9 +54,12 @@ const secondsPerDay = 24 * 60 * 60
 // agree but for an instant.
 func Day(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
+// Undated is the last day of a register that ends and does not say when it was said.
+const Undated = math.MinInt64
+
 // Expires gives the last day of a register that ends; false for what stays for ever. It reads no more than the time at
 // which it was said: whether the rest is what it should be is checked before a record is let in. One that does not say
-// when has ended, whatever day it is: there, or it would stay for ever.
+// when has ended on Undated, whatever day it is: else it would stay for ever.
 func (r *Record) Expires() (day int64, ok bool) {
 	if r.Kind != KindRollup && (r.Kind != KindRegister || !strings.HasPrefix(r.Key, statusPrefix)) {
 		return 0, false
@@ -65,7 +68,7 @@ func (r *Record) Expires() (day int64, ok bool) {
 		Time int64 `json:"time"`
 	}
 	if err := json.Unmarshal(r.Body, &said); err != nil || said.Time <= 0 {
-		return math.MinInt64, true
+		return Undated, true
 	}
 	return said.Time/secondsPerDay + Lifetime, true
 }

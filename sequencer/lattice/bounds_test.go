@@ -250,6 +250,9 @@ func TestRegistersExpire(t *testing.T) {
 		if change := none.Add(never); change.News || none.Wants(&never) || len(change.Dropped) != 1 {
 			t.Errorf("said at %d, it stays", at)
 		}
+		if none.Past(&never) {
+			t.Errorf("said at %d, it is over and not malformed", at)
+		}
 	}
 }
 

@@ -195,11 +195,15 @@ func (s *Set) Merge(other *Set) (news []fleet.Record) { return s.Fill(other.All(
 func (s *Set) Wants(r *fleet.Record) bool { return s.place(r).verdict == welcome }
 
 // Past says that a record has no place here any more, whatever else is held: its writer retired it, or it has ended.
+// Of one that does not say when, this is not said: it never had a place, and who checks bodies says why.
 func (s *Set) Past(r *fleet.Record) bool {
 	if w := s.writers[r.Writer]; w != nil {
 		if f := w.floors[r.Kind]; f != nil && f.Retires(r) {
 			return true
 		}
+	}
+	if day, _ := r.Expires(); day == fleet.Undated {
+		return false
 	}
 	var p place
 	s.time(r, &p)
