@@ -31,11 +31,6 @@ func (w *World) corrupt() {
 	}
 }
 
-// lies says whether a member does.
-func (w *World) lies(id fleet.MemberID) bool {
-	return slices.ContainsFunc(w.liars, func(m *member) bool { return m.Self.ID == id })
-}
-
 // liarsIn a stage of a plan that are counted among those who can have said anything.
 func (w *World) liarsIn(t *truth, stage int, counts func(fleet.MemberID) bool) (n int) {
 	for _, m := range w.liars {
