@@ -25,8 +25,12 @@ import (
 // what they hold. Whoever's turn comes first asks, and the other answers, so that a silent fleet costs one exchange for
 // each connection and beat. The connection says who speaks; nothing is signed.
 //
-//	/flotilla/beat/1  2026-11: beats: a flag byte, life, counter, the roots, and the sum of doubts; and voices
-const beatProtocol protocol.ID = "/flotilla/beat/1"
+//	/flotilla/beat/1  2026-11: beats: a flag byte, life, counter, and the roots; and voices
+//	/flotilla/beat/2  2026-11: the sum of doubts; 1 is spoken with who does not know 2
+const (
+	beatProtocol protocol.ID = "/flotilla/beat/2"
+	beatBefore   protocol.ID = "/flotilla/beat/1"
+)
 
 const (
 	frameBeat frameType = 1
@@ -297,7 +301,7 @@ func (w *wire) openLink(ctx context.Context, id peer.ID) error {
 	defer w.endLink(id)
 	opening, cancel := context.WithTimeout(ctx, w.cfg.StreamTimeout)
 	defer cancel()
-	s, err := w.open(opening, id, beatProtocol)
+	s, err := w.open(opening, id, beatProtocol, beatBefore)
 	if err != nil {
 		return err
 	}
@@ -413,7 +417,10 @@ func (l *link) double() (voices []voice) {
 }
 
 func (l *link) send(asks bool) error {
-	b := beat{asks: asks, double: l.life.flagged(l.member, l.now()), life: l.lifeID(), counter: l.count(), doubts: l.life.doubtSum(), shown: l.show(!l.short.Load())}
+	b := beat{asks: asks, double: l.life.flagged(l.member, l.now()), life: l.lifeID(), counter: l.count(), shown: l.show(!l.short.Load())}
+	if l.stream.Protocol() != beatBefore {
+		b.doubts = l.life.doubtSum()
+	}
 	if err := l.stream.SetWriteDeadline(time.Now().Add(l.cfg.StreamTimeout)); err != nil {
 		return err
 	}

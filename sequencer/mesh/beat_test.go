@@ -3,9 +3,14 @@
 package mesh
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
@@ -63,4 +68,35 @@ func FuzzReadBeat(f *testing.F) {
 			t.Fatalf("%+v came back as %+v, %v", b, again, err)
 		}
 	})
+}
+
+// written is the end of a link to which things are written.
+type written struct {
+	network.Stream
+	spoken protocol.ID
+	wire   bytes.Buffer
+}
+
+func (w *written) Protocol() protocol.ID            { return w.spoken }
+func (w *written) SetWriteDeadline(time.Time) error { return nil }
+func (w *written) Write(b []byte) (int, error)      { return w.wire.Write(b) }
+
+// TestDoubtsAreForWhoKnowsThem: one that speaks the version before takes their flag for malformed.
+func TestDoubtsAreForWhoKnowsThem(t *testing.T) {
+	n := nodeOf(t, 0, rosterOf("", ""))
+	n.life.doubt(n.life.get(idOf(1)), true)
+	for spoken, want := range map[protocol.ID]uint32{beatProtocol: n.life.doubtSum(), beatBefore: 0} {
+		to := written{spoken: spoken}
+		l := link{wire: &wire{Node: n}, stream: &to, member: idOf(1)}
+		if err := l.send(false); err != nil {
+			t.Fatal(err)
+		}
+		f, err := readFrame(bufio.NewReader(&to.wire))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := readBeat(f); err != nil || b.doubts != want {
+			t.Errorf("%s: doubts %d, want %d, %v", spoken, b.doubts, want, err)
+		}
+	}
 }

@@ -124,10 +124,11 @@ func (n *Node) Adopt(r fleet.Record) error {
 }
 
 // commit joins verified records into disk and memory and gives those that were news. On an error
-// nothing has changed.
+// nothing has changed. What was carried when it was checked, and is not any more, stays out: it would be swept again.
 func (n *Node) commit(records ...fleet.Record) ([]fleet.Record, error) {
 	n.commitMu.Lock()
 	defer n.commitMu.Unlock()
+	records = slices.DeleteFunc(slices.Clone(records), func(r fleet.Record) bool { return !n.carriesRecord(&r) })
 	return n.commitLocked(records...)
 }
 

@@ -10,6 +10,8 @@ import (
 	"io"
 	"math/bits"
 
+	"github.com/libp2p/go-libp2p/core/protocol"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 )
@@ -19,7 +21,8 @@ import (
 //
 //	/flotilla/sync/1  2026-11: one root for everything; never released
 //	/flotilla/sync/2  2026-11: shares, each with a root of its own; the root in a hello is of what both carry, as
-//	                           far as the asker knows; shares come in pages; who speaks says what it judges
+//	                           far as the asker knows; shares come in pages
+//	/flotilla/sync/3  2026-11: who speaks says what it judges; 2 is spoken with who does not know 3
 type frameType byte
 
 const (
@@ -111,34 +114,48 @@ func rootFrame(kind frameType, root fleet.Digest, who introduction) frame {
 }
 
 func readRoot(body []byte) (root fleet.Digest, who introduction, err error) {
-	if len(body) != digestSize+introductionSize {
+	if len(body) < digestSize {
 		return root, who, malformedFrame("root")
 	}
-	return fleet.Digest(body), readIntroduction(body[digestSize:]), nil
+	who, err = readIntroduction(body[digestSize:])
+	return fleet.Digest(body), who, err
 }
 
 func sameFrame(who introduction) frame { return frame{frameSame, who.append(nil)} }
 
-func readSame(body []byte) (introduction, error) {
-	if len(body) != introductionSize {
-		return introduction{}, malformedFrame("same")
-	}
-	return readIntroduction(body), nil
-}
+func readSame(body []byte) (introduction, error) { return readIntroduction(body) }
 
-// introduction is who speaks: the member's life, and the number of [fleet.Forms] up to which it judges bodies.
+// introduction is who speaks: the member's life, and the number of [fleet.Forms] up to which it judges bodies. There it ends
+// with the life where the number is 0, as in syncBefore.
 type introduction struct {
 	life  lifeID
 	forms uint8
 }
 
-const introductionSize = lifeSize + 1
+func (i introduction) append(b []byte) []byte {
+	if b = append(b, i.life[:]...); i.forms > 0 {
+		b = append(b, i.forms)
+	}
+	return b
+}
 
-func (i introduction) append(b []byte) []byte { return append(append(b, i.life[:]...), i.forms) }
+func readIntroduction(b []byte) (who introduction, err error) {
+	switch {
+	case len(b) == lifeSize:
+		return introduction{life: lifeID(b)}, nil
+	case len(b) == lifeSize+1 && b[lifeSize] > 0:
+		return introduction{lifeID(b), b[lifeSize]}, nil
+	}
+	return who, malformedFrame("introduction")
+}
 
-func readIntroduction(b []byte) introduction { return introduction{lifeID(b), b[lifeSize]} }
-
-func (n *Node) introduction() introduction { return introduction{n.lifeID(), n.forms} }
+// introduction in a protocol.
+func (n *Node) introduction(in protocol.ID) introduction {
+	if in == syncBefore {
+		return introduction{life: n.lifeID()}
+	}
+	return introduction{n.lifeID(), n.forms}
+}
 
 // carried is what one side carries: everything, or the shares listed. Where it carries everything, only those with
 // something in them are listed.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"pgregory.net/rapid"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
@@ -68,6 +69,28 @@ func TestFramesReadBackAsWritten(t *testing.T) {
 
 func equalSummaries(a, b lattice.Summary) bool {
 	return a.At == b.At && a.Divided == b.Divided && a.Parts == b.Parts && slices.Equal(a.Entries, b.Entries)
+}
+
+// TestIntroduction: in the protocol before it ends with the life; a number of forms that is none is not written.
+func TestIntroduction(t *testing.T) {
+	n := nodeOf(t, 0, rosterOf(""))
+	for in, forms := range map[protocol.ID]uint8{syncProtocol: fleet.Forms, syncBefore: 0} {
+		who := n.introduction(in)
+		if who.life != n.lifeID() || who.forms != forms {
+			t.Errorf("%s: %+v", in, who)
+		}
+		if got, err := readSame(sameFrame(who).body); err != nil || got != who {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+		if _, got, err := readRoot(rootFrame(frameHello, fleet.Digest{1}, who).body); err != nil || got != who {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, size := range []int{0, lifeSize - 1, lifeSize + 1, lifeSize + 2} {
+		if _, err := readSame(make([]byte, size)); !errors.Is(err, fleet.ErrMalformed) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
 }
 
 func TestLargestAnswersFitAFrame(t *testing.T) {

@@ -389,6 +389,9 @@ func (w *wire) takeHeartbeat(s sign, asked map[uint64]bool) (verdict, error) {
 	if !ok || off < -clockTolerance || off > clockTolerance+int64(quietAfter*interval/time.Second) {
 		return stale, nil
 	}
+	// Nor can anybody have heard it before it was signed. Who says so would have it that the member's counter is far ahead by
+	// now, and a notice may name such a one (lives.credible).
+	s.ago = min(s.ago, uint64(max(0, off)+clockTolerance))
 	shows := shownWhole(h.Root)
 	told := testimony{&h, s, shows, w.sameAs(h.Writer, shows)}
 	if !w.life.hearsay(told, w.now()) {

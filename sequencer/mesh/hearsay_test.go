@@ -247,3 +247,17 @@ func TestRestartWithAnotherClock(t *testing.T) {
 		}
 	}
 }
+
+// TestHearsayIsNoOlderThanItsHeartbeat: a neighbour says that it heard for the last time a year ago what was signed just now.
+func TestHearsayIsNoOlderThanItsHeartbeat(t *testing.T) {
+	n := nodeOf(t, 0, rosterOf("", ""))
+	h := fleet.Heartbeat{Fleet: testFleet, Nonce: [16]byte{1}, Counter: 5, Time: n.cfg.Now().Unix()}
+	h.Sign(keyOf(1))
+	w := wire{Node: n}
+	if v, err := w.takeHeartbeat(sign{maxAgo, h.Encode()}, map[uint64]bool{markOf(string(idOf(1))): true}); v != news || err != nil {
+		t.Fatalf("%d, %v", v, err)
+	}
+	if s := n.life.standing(idOf(1), 0, n.now()); !s.hearsay || s.silence > maxAgo/2*time.Second {
+		t.Errorf("hearsay: %v, silent for %s", s.hearsay, s.silence)
+	}
+}

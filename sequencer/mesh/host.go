@@ -106,8 +106,10 @@ func (n *Node) connect(ctx context.Context) (*wire, error) {
 		return nil, errors.Join(fmt.Errorf("mesh: gossip: %w", err), h.Close())
 	}
 	w.handle(syncProtocol, w.serveSync)
+	w.handle(syncBefore, w.serveSync)
 	w.handle(blobProtocol, w.serveBlob)
 	w.handle(beatProtocol, w.serveBeat)
+	w.handle(beatBefore, w.serveBeat)
 	w.handle(hearsayProtocol, w.serveHearsay)
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { w.connected(c) },
@@ -151,9 +153,10 @@ func (w *wire) handle(id protocol.ID, serve func(network.Stream) error) {
 	})
 }
 
-// open opens a stream over a connection that is there: dialling is the dialler's business.
-func (w *wire) open(ctx context.Context, id peer.ID, protocol protocol.ID) (network.Stream, error) {
-	return w.host.NewStream(network.WithNoDial(ctx, "only the dialler dials"), id, protocol)
+// open opens a stream over a connection that is there: dialling is the dialler's business. The other side speaks the first
+// protocol that it knows.
+func (w *wire) open(ctx context.Context, id peer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	return w.host.NewStream(network.WithNoDial(ctx, "only the dialler dials"), id, protocols...)
 }
 
 // connected begins a reconciliation on a new connection, from the side that dialled.

@@ -3,7 +3,9 @@
 package mesh_test
 
 import (
+	"bufio"
 	"crypto/ed25519"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -148,6 +150,51 @@ func TestEarlierProtocolIsRefused(t *testing.T) {
 	if s, err := h.NewStream(t.Context(), infoOf(t, w.Member(0)).ID, protocol.ID("/flotilla/sync/1")); err == nil {
 		_ = s.Reset()
 		t.Error("the first version is served")
+	}
+}
+
+// TestVersionBeforeIsSpoken with who knows no later one: an introduction has the life alone, and a beat no flag of later. It
+// took anything else for malformed, and blamed who sent it.
+func TestVersionBeforeIsSpoken(t *testing.T) {
+	t.Parallel()
+	const life, root = 8, 32
+	w := waiting(t, 1)
+	hellos, beats := make(chan int, 64), make(chan byte, 64)
+	answers := badAnswer{answer: func(_ byte, body []byte) []byte {
+		select {
+		case hellos <- len(body):
+		default: // enough were counted
+		}
+		return append([]byte{1 + life, 2}, make([]byte, life)...)
+	}}
+	h := intruder(t, w, 2, func(h host.Host) {
+		h.SetStreamHandler("/flotilla/sync/2", answers.serve)
+		h.SetStreamHandler("/flotilla/beat/1", func(s network.Stream) {
+			_, body, err := mesh.ReadFrame(bufio.NewReader(s))
+			if err == nil && len(body) > 0 && len(beats) < cap(beats) {
+				beats <- body[0]
+			}
+			_, _ = io.Copy(io.Discard, s)
+		})
+	})
+	meshtest.Await(t, "a question", func() bool { return len(hellos) > 0 })
+	meshtest.Await(t, "a beat", func() bool { return len(beats) > 0 })
+	if size := <-hellos; size != root+life {
+		t.Errorf("a hello of %d bytes, want %d", size, root+life)
+	}
+	if flags := <-beats; flags > 0xf {
+		t.Errorf("a beat with flags %x", flags)
+	}
+	s, err := h.NewStream(t.Context(), infoOf(t, w.Member(0)).ID, "/flotilla/sync/2")
+	must(t, err)
+	_, err = s.Write(mesh.HelloFrame(fleet.Digest{1}))
+	must(t, err)
+	if kind, body, err := mesh.ReadFrame(bufio.NewReader(s)); err != nil || kind != 3 || len(body) != root+life {
+		t.Errorf("answer %d of %d bytes, %v", kind, len(body), err)
+	}
+	_ = s.Close()
+	if stats := w.Node(0).Stats(); stats.Blamed != 0 || stats.Malformed != 0 {
+		t.Errorf("blamed %d, malformed %d", stats.Blamed, stats.Malformed)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer/lattice"
@@ -19,7 +20,9 @@ type answerer struct {
 	*Node
 	*talk
 	peer fleet.MemberID
-	met  func(lifeID, fleet.Digest)
+	// protocol is syncProtocol or syncBefore.
+	protocol protocol.ID
+	met      func(lifeID, fleet.Digest)
 	// offered is asked before so many records are looked at.
 	offered func(int) error
 
@@ -46,7 +49,7 @@ func (w *wire) serveSync(s network.Stream) error {
 	member := fleet.MemberID(id.String())
 	end := w.reconciling(member)
 	a := answerer{
-		Node: w.Node, talk: newTalk(s, w.cfg.StreamTimeout), peer: member,
+		Node: w.Node, talk: newTalk(s, w.cfg.StreamTimeout), peer: member, protocol: s.Protocol(),
 		met:     func(life lifeID, root fleet.Digest) { w.met(s.Conn(), life, root) },
 		offered: func(records int) error { return w.flood.offered(id, records) },
 	}
@@ -139,10 +142,10 @@ func (a *answerer) hello(body []byte) (frame, error) {
 		// What they hold beside it is none of ours to compare: it is as good as equal.
 		a.met(who.life, whole)
 		a.compared = true
-		return sameFrame(a.introduction()), nil
+		return sameFrame(a.introduction(a.protocol)), nil
 	}
 	a.met(who.life, theirs)
-	return rootFrame(frameDiffers, common, a.introduction()), nil
+	return rootFrame(frameDiffers, common, a.introduction(a.protocol)), nil
 }
 
 // shares takes a page and gives the one of the same number.

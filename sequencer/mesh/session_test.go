@@ -554,3 +554,24 @@ func BenchmarkDifferences(b *testing.B) {
 	b.ReportMetric(float64(bytes-records), "bytes-beside-records")
 	b.ReportMetric(float64(bytes), "bytes")
 }
+
+// TestCommitOfWhatIsNotCarriedAnyMore: between the check of a record and its commit somebody stopped asking for its zone.
+func TestCommitOfWhatIsNotCarriedAnyMore(t *testing.T) {
+	n := nodeOf(t, 0, rosterOf("eu", "us"), zoned)
+	n.Carry([]string{"us"})
+	theirs, own := factOf(t, 1, 1, 1, 1), factOf(t, 0, 1, 1, 1)
+	if _, v := n.examine(theirs.Encode(), always); v != news {
+		t.Fatalf("verdict %d", v)
+	}
+	n.Carry(nil)
+	commit(t, n, theirs, own)
+	onDisk, _, err := n.cfg.Store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []*lattice.Set{n.set, onDisk} {
+		if _, ok := set.Get(own.Writer, own.Kind, own.Key); !ok || set.Len() != 1 {
+			t.Errorf("%d records, its own: %v", set.Len(), ok)
+		}
+	}
+}

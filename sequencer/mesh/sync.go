@@ -24,7 +24,9 @@ import (
 )
 
 const (
-	syncProtocol protocol.ID = "/flotilla/sync/2"
+	syncProtocol protocol.ID = "/flotilla/sync/3"
+	// syncBefore is spoken with who does not know syncProtocol.
+	syncBefore protocol.ID = "/flotilla/sync/2"
 
 	// sessionsAtOnce bounds the reconciliations begun here within SyncGap that run at the same time, sessionsMost all
 	// of them: who is slow takes nobody's place.
@@ -390,6 +392,8 @@ type asker struct {
 	*Node
 	*talk
 	peer fleet.MemberID
+	// protocol is syncProtocol or syncBefore.
+	protocol protocol.ID
 	// met is told who answered.
 	met  func(lifeID, fleet.Digest)
 	salt lattice.Salt
@@ -418,7 +422,7 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, left bool
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.SessionTimeout)
 	defer cancel()
 	opening, opened := context.WithTimeout(ctx, w.cfg.StreamTimeout)
-	stream, err := w.open(opening, id, syncProtocol)
+	stream, err := w.open(opening, id, syncProtocol, syncBefore)
 	opened()
 	if err != nil {
 		if w.speaksOther(id) {
@@ -429,6 +433,7 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, left bool
 	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
 	defer stop()
 	a.talk = newTalk(stream, w.cfg.StreamTimeout)
+	a.protocol = stream.Protocol()
 	a.met = func(life lifeID, root fleet.Digest) { w.met(stream.Conn(), life, root) }
 	err = a.run()
 	w.counts.syncBytes.Add(uint64(a.bytes))
@@ -437,7 +442,7 @@ func (w *wire) reconcile(ctx context.Context, id peer.ID) (learnt int, left bool
 	if err != nil {
 		if !a.answered {
 			// What is remembered may be of an earlier agent with this key: ask for the protocol anew.
-			_ = w.host.Peerstore().RemoveProtocols(id, syncProtocol)
+			_ = w.host.Peerstore().RemoveProtocols(id, syncProtocol, syncBefore)
 		}
 		return len(a.learnt), left, errors.Join(err, stream.Reset())
 	}
@@ -460,11 +465,11 @@ func (w *wire) pushesTo(id peer.ID) int {
 	return pushMost
 }
 
-// speaksOther says that a member has said which protocols it speaks, and this one is not among them. It is asked again
+// speaksOther says that a member has said which protocols it speaks, and none of ours is among them. It is asked again
 // like anyone who fails: it may be replaced by a newer one.
 func (w *wire) speaksOther(id peer.ID) bool {
 	spoken, err := w.host.Peerstore().GetProtocols(id)
-	return err == nil && len(spoken) > 0 && !slices.Contains(spoken, syncProtocol)
+	return err == nil && len(spoken) > 0 && !slices.Contains(spoken, syncProtocol) && !slices.Contains(spoken, syncBefore)
 }
 
 // learntBySync tells others what one reconciliation taught, unless it was a newcomer's bulk, or a part of one.
@@ -649,7 +654,7 @@ func unexpected(f frame) error { return malformedFrame(fmt.Sprintf("frame %d out
 // hello asks whether what both carry is equal. In sets that are, this is all that is said.
 func (a *asker) hello() (same bool, err error) {
 	whole, common := a.Root(), a.commonRoot(a.peer, true)
-	answer, err := a.question(rootFrame(frameHello, common, a.introduction()))
+	answer, err := a.question(rootFrame(frameHello, common, a.introduction(a.protocol)))
 	if err != nil {
 		return false, err
 	}

@@ -61,10 +61,11 @@ func packAll(tx *bbolt.Tx) (bad int, err error) {
 	err = tx.Bucket(bucketRecords).ForEach(func(position, sealed []byte) error {
 		r, err := decode(position, sealed)
 		if err == nil {
-			at, _ := placeOf(&r, e.give)
-			of, _ := e.give(value(r.Fleet))
-			packed[string(at)] = pack(&r, of)
-			return nil
+			if at, ok := placeOf(&r, e.give); ok {
+				of, _ := e.give(value(r.Fleet))
+				packed[string(at)] = pack(&r, of)
+				return nil
+			}
 		}
 		bad++
 		return tx.Bucket(bucketQuarantine).Put(bytes.Clone(position), bytes.Clone(sealed))

@@ -44,8 +44,10 @@ type name struct {
 type names struct {
 	numbers map[value]number
 	held    map[number]*name
-	// last number that was given. None is given again while it is in a record, readable or not.
-	last number
+	// last number that was given. None is given again while it is in a record, readable or not: nameless are those whose
+	// values are lost.
+	last     number
+	nameless map[number]bool
 	// mended are values of which one copy was damaged, lost those of which both were.
 	mended, lost int
 }
@@ -75,7 +77,7 @@ func decodeName(b []byte) (k number, v value, ok int) {
 // readNames of a file of this schema, and how often records use each. The values say their numbers themselves, so that a
 // damaged key does no harm. It gives the keys of those that are not as they were written.
 func readNames(tx *bbolt.Tx) (n names, damaged [][]byte, err error) {
-	n = names{numbers: map[value]number{}, held: map[number]*name{}}
+	n = names{numbers: map[value]number{}, held: map[number]*name{}, nameless: map[number]bool{}}
 	err = tx.Bucket(bucketNames).ForEach(func(key, b []byte) error {
 		k, v, ok := decodeName(b)
 		if k == 0 {
@@ -101,25 +103,32 @@ func readNames(tx *bbolt.Tx) (n names, damaged [][]byte, err error) {
 	}
 	err = tx.Bucket(bucketPacked).ForEach(func(key, packed []byte) error {
 		for _, k := range numbersIn(key, packed) {
-			if n.last = max(n.last, k); n.held[k] != nil {
-				n.held[k].uses++
-			}
+			n.last = max(n.last, k)
+			n.use(k)
 		}
 		return nil
 	})
 	if err != nil {
 		return n, nil, err
 	}
-	// What was set apart still says by its place whose it was. What an older schema set apart does not.
+	// What was set apart still says by its place whose it was, and must not come to say that it was somebody else's. What
+	// an older schema set apart does not: its numbers are none.
 	err = tx.Bucket(bucketQuarantine).ForEach(func(key, packed []byte) error {
 		for _, k := range numbersIn(key, packed) {
-			if n.held[k] != nil {
-				n.held[k].uses++
-			}
+			n.use(k)
 		}
 		return nil
 	})
 	return n, damaged, err
+}
+
+// use a number once more, while names are read.
+func (n *names) use(k number) {
+	if held := n.held[k]; held != nil {
+		held.uses++
+		return
+	}
+	n.nameless[k] = true
 }
 
 // mend writes the values that were damaged anew, and takes out what cannot be read and what no record uses.
@@ -164,17 +173,19 @@ type edit struct {
 	names   *names
 	records *bbolt.Bucket
 	words   *bbolt.Bucket
-	added   map[value]number
-	values  map[number]value
-	uses    map[number]int
-	last    number
+	// apart is what did not read back.
+	apart  *bbolt.Bucket
+	added  map[value]number
+	values map[number]value
+	uses   map[number]int
+	last   number
 	// changed: there is something to write.
 	changed bool
 }
 
 func (n *names) edit(tx *bbolt.Tx) *edit {
 	e := &edit{
-		names: n, records: tx.Bucket(bucketPacked), words: tx.Bucket(bucketNames), last: n.last,
+		names: n, records: tx.Bucket(bucketPacked), words: tx.Bucket(bucketNames), apart: tx.Bucket(bucketQuarantine), last: n.last,
 		added: map[value]number{}, values: map[number]value{}, uses: map[number]int{},
 	}
 	e.records.FillPercent, e.words.FillPercent = recordFill, nameFill
@@ -210,7 +221,7 @@ func (e *edit) give(v value) (number, bool) {
 		}
 		e.last++
 		_, taken := e.values[e.last]
-		if e.names.held[e.last] == nil && !taken {
+		if e.names.held[e.last] == nil && !e.names.nameless[e.last] && !taken {
 			break
 		}
 	}
@@ -222,25 +233,46 @@ func (e *edit) put(key, packed []byte) error {
 	for _, k := range numbersIn(key, packed) {
 		e.uses[k]++
 	}
-	for _, k := range numbersIn(key, e.records.Get(key)) {
-		e.uses[k]--
-	}
+	e.unused(key, e.records.Get(key))
 	e.changed = true
+	if err := e.readAgain(key); err != nil {
+		return err
+	}
 	return e.records.Put(key, packed)
 }
 
 func (e *edit) delete(key []byte) error {
-	for _, k := range numbersIn(key, e.records.Get(key)) {
-		e.uses[k]--
-	}
+	e.unused(key, e.records.Get(key))
 	e.changed = true
+	if err := e.readAgain(key); err != nil {
+		return err
+	}
 	return e.records.Delete(key)
 }
 
+// unused are the names in what goes.
+func (e *edit) unused(key, packed []byte) {
+	for _, k := range numbersIn(key, packed) {
+		e.uses[k]--
+	}
+}
+
+// readAgain takes out what did not read back in a place where a record lies that does. When that one is retired, nothing is
+// missing there any more.
+func (e *edit) readAgain(key []byte) error {
+	old := e.apart.Get(key)
+	if old == nil {
+		return nil
+	}
+	e.unused(key, old)
+	return e.apart.Delete(key)
+}
+
 // setApart what does not read back. It goes on using the names in its place.
-func (e *edit) setApart(quarantine *bbolt.Bucket, key, packed []byte) error {
+func (e *edit) setApart(key, packed []byte) error {
 	e.changed = true
-	if err := quarantine.Put(key, packed); err != nil {
+	e.unused(key, e.apart.Get(key))
+	if err := e.apart.Put(key, packed); err != nil {
 		return err
 	}
 	return e.records.Delete(key)

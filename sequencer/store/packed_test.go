@@ -193,6 +193,46 @@ func TestNamesAreMended(t *testing.T) {
 	}
 }
 
+// TestLostNumberIsGivenToNobody, at no later start either: what was set apart under it would come to be somebody else's.
+func TestLostNumberIsGivenToNobody(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	by := func(writer byte) fleet.Record {
+		return fleet.Record{
+			Fleet: fleet.Digest{1}, Writer: fleet.MemberIDOf(bytes.Repeat([]byte{writer}, 32)), Kind: fleet.KindCommand,
+			Key: "shop/web/Pause", Seq: 1, Sig: make([]byte, signatureSize),
+		}
+	}
+	s, err := Open(path)
+	noError(t, err)
+	noError(t, s.Put(by(1)))
+	noError(t, s.Put(by(2)))
+	lost, _ := s.names.number(value(bytes.Repeat([]byte{2}, 32)))
+	if lost != s.names.last {
+		t.Fatalf("number %d is not the last, %d", lost, s.names.last)
+	}
+	noError(t, s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketNames).Put(lost.key(), make([]byte, 2*nameCopy))
+	}))
+	for start := range 3 {
+		noError(t, s.Close())
+		s, err = Open(path)
+		noError(t, err)
+		if _, bad, err := s.Load(); err != nil || bad != map[bool]int{true: 1}[start == 0] {
+			t.Fatalf("start %d: %d bad, %v", start, bad, err)
+		}
+		if start == 1 {
+			noError(t, s.Put(by(3)))
+		}
+		heads, err := s.SetApart()
+		noError(t, err)
+		if len(heads) != 0 || start > 0 && s.names.held[lost] != nil {
+			t.Errorf("start %d: what was set apart is said to be by %v", start, heads)
+		}
+	}
+	noError(t, s.Close())
+}
+
 // TestFactsOfAPlanLieTogether, whoever said them: they come together, and are retired together.
 func TestFactsOfAPlanLieTogether(t *testing.T) {
 	var e edit

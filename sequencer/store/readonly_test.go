@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/flotilla-dev/flotilla/api/fleet"
 )
 
@@ -38,6 +40,36 @@ func TestReadOnlyDisk(t *testing.T) {
 	for _, digest := range left {
 		if _, ok, err := s.Blob(digest); !ok || err != nil {
 			t.Errorf("blob %s: %v %v", digest.Short(), ok, err)
+		}
+	}
+}
+
+// TestSetApartOnAReadOnlyDisk: what does not read back is told, though it has to stay where it is.
+func TestSetApartOnAReadOnlyDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(path)
+	noError(t, err)
+	stop := fleet.Record{
+		Fleet: fleet.Digest{1}, Writer: fleet.MemberIDOf(bytes.Repeat([]byte{7}, 32)), Kind: fleet.KindCommand, Key: "shop/web/Pause/1", Sig: make([]byte, signatureSize),
+	}
+	noError(t, s.Put(stop))
+	at, _ := placeOf(&stop, s.names.number)
+	noError(t, s.db.Update(func(tx *bbolt.Tx) error {
+		packed := tx.Bucket(bucketPacked)
+		damaged := bytes.Clone(packed.Get(at))
+		damaged[0] ^= 1
+		return packed.Put(at, damaged)
+	}))
+	noError(t, s.Close())
+	s = readOnly(t, path)
+	noError(t, s.prepare())
+	for range 2 {
+		if set, bad, err := s.Load(); err != nil || set.Len() != 0 || bad != 1 {
+			t.Errorf("%d records, %d bad, %v", set.Len(), bad, err)
+		}
+		heads, err := s.SetApart()
+		if err != nil || len(heads) != 1 || heads[0].Writer != stop.Writer || heads[0].Kind != stop.Kind || heads[0].Key != stop.Key {
+			t.Errorf("heads %+v, %v", heads, err)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -53,6 +55,8 @@ type Store struct {
 	names names
 	// unread are records that did not read back when the file was brought up to this schema.
 	unread int
+	// passedOver are the places of records that did not read back, and could not be set apart: the disk took no write.
+	passedOver []string
 }
 
 // Opened tells what Open met.
@@ -87,13 +91,16 @@ func (s *Store) Close() error {
 func (s *Store) Load() (set *lattice.Set, quarantined int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.passedOver = nil
 	l := loading{set: lattice.New(), bad: map[string][]byte{}}
 	if err := s.db.View(func(tx *bbolt.Tx) error { return l.read(tx, &s.names) }); err != nil {
 		return nil, 0, fmt.Errorf("reading the store %s: %w", s.db.Path(), err)
 	}
 	if len(l.bad)+len(l.dropped) > 0 {
 		// Where the disk is full they stay, and are passed over at the next start as they were at this one.
-		_ = s.change("what was set apart", l.tidy)
+		if err := s.change("what was set apart", l.tidy); err != nil {
+			s.passedOver = slices.Sorted(maps.Keys(l.bad))
+		}
 	}
 	quarantined, s.unread = len(l.bad)+s.unread, 0
 	return l.set, quarantined, nil
@@ -142,9 +149,9 @@ func (l *loading) read(tx *bbolt.Tx, names *names) error {
 	return nil
 }
 
-func (l *loading) tidy(tx *bbolt.Tx, e *edit) error {
+func (l *loading) tidy(_ *bbolt.Tx, e *edit) error {
 	for at, rest := range l.bad {
-		if err := e.setApart(tx.Bucket(bucketQuarantine), []byte(at), rest); err != nil {
+		if err := e.setApart([]byte(at), rest); err != nil {
 			return err
 		}
 	}
@@ -156,14 +163,16 @@ func (l *loading) tidy(tx *bbolt.Tx, e *edit) error {
 func (s *Store) SetApart() (heads []fleet.Record, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketQuarantine).ForEach(func(at, _ []byte) error {
-			if p, ok := readPlace(at, s.names.name); ok {
-				heads = append(heads, fleet.Record{Writer: p.writer.writer, Kind: p.kind, Key: p.key})
-			}
-			return nil
-		})
-	})
+	add := func(at, _ []byte) error {
+		if p, ok := readPlace(at, s.names.name); ok {
+			heads = append(heads, fleet.Record{Writer: p.writer.writer, Kind: p.kind, Key: p.key})
+		}
+		return nil
+	}
+	for _, at := range s.passedOver {
+		_ = add([]byte(at), nil)
+	}
+	err = s.db.View(func(tx *bbolt.Tx) error { return tx.Bucket(bucketQuarantine).ForEach(add) })
 	if err != nil {
 		return nil, fmt.Errorf("reading what was set apart: %w", err)
 	}

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -138,6 +139,9 @@ func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
 	switch r.Kind {
 	case fleet.KindFact:
 		f, err := fleet.DecodeFact(r)
+		if errors.Is(err, fleet.ErrVersion) {
+			return l.withhold(r.Digest(), r) // who wrote it knows more than this agent
+		}
 		if err != nil {
 			return nil
 		}
@@ -150,6 +154,9 @@ func (l *MeshLedger) learn(r *fleet.Record) []fleet.RolloutName {
 		}
 	case fleet.KindCommand:
 		c, err := fleet.DecodeCommand(r)
+		if errors.Is(err, fleet.ErrVersion) {
+			return l.withhold(r.Digest(), r) // who wrote it knows more than this agent
+		}
 		if err != nil {
 			return nil
 		}
@@ -228,7 +235,8 @@ func (l *MeshLedger) retire(f *fleet.Floor) {
 }
 
 // Forget what the mesh dropped: over a quota, expired, retired, or in a zone that is not carried any more. What is
-// held in a record's place by now stays. It gives the rollouts whose seals are gone: others decide about them now.
+// held in a record's place by now stays. It gives the rollouts whose seals are gone: others decide about them now; and
+// those of what was taken for a stop.
 func (l *MeshLedger) Forget(records ...fleet.Record) (touched []fleet.RolloutName) {
 	l.committing.Lock()
 	defer l.committing.Unlock()
@@ -238,6 +246,7 @@ func (l *MeshLedger) Forget(records ...fleet.Record) (touched []fleet.RolloutNam
 		if name, ok := l.forget(&records[i]); ok {
 			touched = append(touched, name)
 		}
+		touched = append(touched, l.release(records[i].Digest(), &records[i])...)
 	}
 	return touched
 }
@@ -293,21 +302,25 @@ const takenForAStop = "a command of this member cannot be read here and is taken
 
 // Withhold takes note of a record that nobody here may look at, by its head: whoever tried, died of it, or it did not read
 // back. A command is a stop of the rollout that its key names, or of all where that names none, until a go names it or it is
-// gone; a sickness is one. It gives the rollouts that this is about.
+// gone; a sickness is one. The same is made of one whose body is of a later version. It gives the rollouts that this is about.
 func (l *MeshLedger) Withhold(id fleet.Digest, head fleet.Record) []fleet.RolloutName {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.withhold(id, &head)
+}
+
+func (l *MeshLedger) withhold(id fleet.Digest, head *fleet.Record) []fleet.RolloutName {
 	switch head.Kind {
 	case fleet.KindCommand:
 		name, _ := fleet.CommandRollout(head.Key)
 		l.withheld[id] = heldCommand{
-			fleet.Command{ID: id, Rollout: name, Verb: fleet.Pause, By: head.Writer, Reason: takenForAStop}, positionOf(&head), head.Key,
+			fleet.Command{ID: id, Rollout: name, Verb: fleet.Pause, By: head.Writer, Reason: takenForAStop}, positionOf(head), head.Key,
 		}
 		return l.about(name)
 	case fleet.KindFact:
 		if plan, ok := sickness(head.Key); ok {
 			f := fleet.Fact{Plan: plan, Kind: fleet.Degraded, Member: head.Writer, Detail: takenForAStop}
-			entry(l.facts, head.Writer)[factKey{plan, fleet.Degraded}] = said{id, positionOf(&head), f}
+			entry(l.facts, head.Writer)[factKey{plan, fleet.Degraded}] = said{id, positionOf(head), f}
 			return l.about(l.plans[plan])
 		}
 	}
@@ -318,12 +331,16 @@ func (l *MeshLedger) Withhold(id fleet.Digest, head fleet.Record) []fleet.Rollou
 func (l *MeshLedger) Release(id fleet.Digest, head fleet.Record) []fleet.RolloutName {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.release(id, &head)
+}
+
+func (l *MeshLedger) release(id fleet.Digest, head *fleet.Record) []fleet.RolloutName {
 	if c, ok := l.withheld[id]; ok {
 		delete(l.withheld, id)
 		return l.about(c.Rollout)
 	}
-	if plan, ok := sickness(head.Key); ok && head.Kind == fleet.KindFact {
-		deleteIf(l.facts, head.Writer, factKey{plan, fleet.Degraded}, func(s said) bool { return s.id == id })
+	plan, ok := sickness(head.Key)
+	if ok && head.Kind == fleet.KindFact && deleteIf(l.facts, head.Writer, factKey{plan, fleet.Degraded}, func(s said) bool { return s.id == id }) {
 		return l.about(l.plans[plan])
 	}
 	return nil

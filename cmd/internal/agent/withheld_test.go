@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,42 @@ func TestUnreadableCommandIsAStop(t *testing.T) {
 				t.Errorf("ams runs %s after that", ams.image())
 			}
 		})
+	}
+}
+
+// TestCommandOfALaterVersionIsAStop: a newer agent's pause holds older ones as well, until it is gone or a go names it. So does
+// its sickness.
+func TestCommandOfALaterVersionIsAStop(t *testing.T) {
+	l := NewMeshLedger(nil)
+	name, plan, writer := fleet.RolloutName{Namespace: "shop", Name: "web"}, fleet.Digest{7}, fleet.MemberID("fra")
+	l.Follow(plan, name)
+	later := []byte{fleet.WireVersion + 1, 2, 3}
+	stop := fleet.Record{Writer: writer, Epoch: 1, Seq: 1, Kind: fleet.KindCommand, Key: "shop/web/Pause/1", Body: later}
+	sick := fleet.Record{Writer: writer, Epoch: 1, Seq: 2, Kind: fleet.KindFact, Key: fleet.FactKey(plan, fleet.Degraded), Body: later}
+	well := fleet.Record{Writer: writer, Epoch: 1, Seq: 3, Kind: fleet.KindFact, Key: fleet.FactKey(plan, fleet.Succeeded), Body: later}
+	for _, r := range []fleet.Record{stop, sick, well} {
+		if err := fleet.CheckBody(&r); err != nil {
+			t.Fatal(err) // or it would not come this far
+		}
+	}
+	if woken := l.Learn(stop, sick, well); !slices.Equal(woken, []fleet.RolloutName{name}) {
+		t.Errorf("it wakes %v", woken)
+	}
+	stops := l.Commands(name)
+	if len(stops) != 1 || stops[0].ID != stop.Digest() || stops[0].Verb != fleet.Pause || stops[0].By != writer || stops[0].Reason != takenForAStop {
+		t.Errorf("commands %+v", stops)
+	}
+	if _, ok := l.Fact(plan, writer, fleet.Degraded); !ok {
+		t.Error("its sickness does not count")
+	}
+	if _, ok := l.Fact(plan, writer, fleet.Succeeded); ok {
+		t.Error("a success that nobody can read opens gates")
+	}
+	if woken := l.Forget(stop, sick); !slices.Contains(woken, name) || len(l.Commands(name)) != 0 {
+		t.Errorf("when it is gone it wakes %v, and leaves %+v", woken, l.Commands(name))
+	}
+	if _, ok := l.Fact(plan, writer, fleet.Degraded); ok {
+		t.Error("its sickness stays")
 	}
 }
 
