@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -16,7 +17,7 @@ import (
 )
 
 // TestWindow walks one stage of six, two at a time, one failure tolerated. Facts are given by rank, a
-// letter each: . pending, > started, f failed, g gave up, s succeeded, y yielded. want says the same way who
+// letter each: . pending, > started, f failed, g gave up, G gave up and was removed, s succeeded, y yielded. want says the same way who
 // may start (+), who waits (.) and who has moved ( ).
 func TestWindow(t *testing.T) {
 	for _, tc := range []struct{ facts, want string }{
@@ -31,6 +32,7 @@ func TestWindow(t *testing.T) {
 		{"g>....", "  +..."}, // gave up frees it, within the tolerance
 		{"gg....", "  +..."}, // but once: one of two counts
 		{"ggs...", "   +.."},
+		{"G.....", " ++..."}, // gave up and was removed: one place all the same
 		{"y>....", "  +..."}, // left the plan
 		{"yyyyy.", "     +"},
 		{"sssss.", "     +"},
@@ -40,7 +42,9 @@ func TestWindow(t *testing.T) {
 		p := planOf(t, "{maxConcurrency: 2, maxUnavailable: 1, stages: [{name: one}]}", members(6))
 		l := newLedger()
 		for rank, c := range tc.facts {
-			l.say(p, p.Stages[0].Members[rank].ID, lives[c]...)
+			id := p.Stages[0].Members[rank].ID
+			l.proven[id] = c == 'G'
+			l.say(p, id, lives[unicode.ToLower(c)]...)
 		}
 		var got strings.Builder
 		for _, m := range p.Stages[0].Members {

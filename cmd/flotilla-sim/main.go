@@ -79,9 +79,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			err = n.run(ctx, lasts)
 			broken = n.broken > 0
 		}
-	default:
+	case "help", "-h", "-help", "--help":
+		help(stdout)
+	case "":
 		help(stderr)
 		return exitUsage
+	default:
+		help(stderr)
+		err = fmt.Errorf("unknown command %q: run, or night", command)
 	}
 	return exitCode(broken, err, stderr)
 }
@@ -155,6 +160,11 @@ func (o *options) run(ctx context.Context) (broken bool, err error) {
 	return broken, nil
 }
 
+// again is the command that tells a seed once more, from the root of the repository.
+func again(r *sim.Result) string {
+	return fmt.Sprintf("go run ./cmd/flotilla-sim run -scenario %s -clusters %d -seed %d -story", r.Scenario, r.Clusters, r.Seed)
+}
+
 func (o *options) print(r *sim.Result) error {
 	if o.json {
 		return json.NewEncoder(o.stdout).Encode(r)
@@ -180,6 +190,6 @@ func (o *options) print(r *sim.Result) error {
 	for _, v := range r.Violations {
 		fmt.Fprintln(o.stdout, "  BROKEN", v)
 	}
-	fmt.Fprintf(o.stdout, "  again: flotilla-sim run -scenario %s -clusters %d -seed %d -story\n", r.Scenario, r.Clusters, r.Seed)
+	fmt.Fprintln(o.stdout, "  again:", again(r))
 	return nil
 }

@@ -61,7 +61,7 @@ func TestBrokenRuleIsToldAndExitsWithOne(t *testing.T) {
 	if err := o.print(&sim.Result{Scenario: "swarm", Clusters: 30, Seed: 7, Violations: []string{"I1: two in motion"}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"BROKEN I1: two in motion", "again: flotilla-sim run -scenario swarm -clusters 30 -seed 7 -story"} {
+	for _, want := range []string{"BROKEN I1: two in motion", "again: go run ./cmd/flotilla-sim run -scenario swarm -clusters 30 -seed 7 -story"} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("no %q in:\n%s", want, &stdout)
 		}
@@ -86,7 +86,7 @@ func TestStoryIsTold(t *testing.T) {
 func TestBadCommandLines(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"", "Usage:"},
-		{"walk", "Usage:"},
+		{"walk", `unknown command "walk"`},
 		{"run -scenario calm", `no scenario "calm"; there are [swarm`},
 		{"run -clusters 1", "at least 2"},
 		{"run -seeds 0", "at least 1"},

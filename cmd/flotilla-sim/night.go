@@ -125,7 +125,7 @@ func (n *night) one() error {
 	n.done++
 	if len(r.Violations) > 0 {
 		n.broken++
-		fmt.Fprintf(n.stdout, "seed %d: %s\n  again: flotilla-sim run -scenario %s -clusters %d -seed %d -story\n", seed, r.Violations[0], r.Scenario, r.Clusters, seed)
+		fmt.Fprintf(n.stdout, "seed %d: %s\n  again: %s\n", seed, r.Violations[0], again(&r))
 	}
 	return n.remember()
 }

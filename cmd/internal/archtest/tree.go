@@ -56,13 +56,10 @@ func load(root fs.FS) (*tree, error) {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() {
-			if skipped(name) {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !entry.Type().IsRegular() {
+		switch {
+		case entry.IsDir() && skipped(name):
+			return fs.SkipDir
+		case !entry.Type().IsRegular(), skipped(name): // of a worktree, .git is a file
 			return nil
 		}
 		src, err := fs.ReadFile(root, name)
@@ -80,11 +77,11 @@ func load(root fs.FS) (*tree, error) {
 	return t, err
 }
 
-// skipped are folders that are no part of what is committed, and the rules' own broken examples.
-func skipped(dir string) bool {
-	base := path.Base(dir)
-	return dir == "bin" || base == ".git" || base == ".idea" || base == ".vscode" ||
-		dir == "cmd/internal/archtest/testdata"
+// skipped are places that are no part of what is committed, and the rules' own broken examples.
+func skipped(name string) bool {
+	base := path.Base(name)
+	return name == "bin" || base == ".git" || base == ".idea" || base == ".vscode" ||
+		name == "cmd/internal/archtest/testdata"
 }
 
 func (t *tree) parse(name string, src []byte) error {

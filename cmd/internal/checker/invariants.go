@@ -3,8 +3,6 @@
 package checker
 
 import (
-	"slices"
-
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
@@ -117,14 +115,27 @@ func (s *search) checkOrder(v view, d *sequencer.Decision, r int) {
 // checkRest: nothing can happen any more. Every stage that may begin is through but for fewer clusters than its
 // window and its gate pay for (I8).
 func (s *search) checkRest(now *state) {
-	r := int(now.accepted[0])
-	if s.Liars > 0 || now.issued&^now.lifted != 0 || slices.ContainsFunc(now.accepted[:len(s.members)], func(a uint8) bool { return int(a) != r }) {
+	r := -1
+	for i := range s.members {
+		switch accepted := int(now.accepted[i]); {
+		case now.lies(i): // it has no state
+		case r < 0:
+			r = accepted
+		case r != accepted:
+			return
+		}
+	}
+	if now.issued&^now.lifted != 0 {
 		return
 	}
 	s.res.Seen["a fleet at rest"]++
 	for j, shape := range s.Stages {
 		var vanished, gaveUp, moved, settled, successes int
 		for _, i := range s.stages[r][j] {
+			if now.lies(i) { // whatever it says, nobody goes on: all is said that could let another one
+				moved, settled, successes = moved+1, settled+1, successes+1
+				continue
+			}
 			m, out := now.truth(r, i), now.forked&(1<<i) != 0
 			switch ended := m&(bit(fleet.Succeeded)|bit(fleet.Soaked)|bit(fleet.Yielded)) != 0; {
 			case ended || out:

@@ -133,6 +133,10 @@ var Planted = []Bug{
 	{ID: "R1", Name: "a member goes on that knows of the proof against itself", Breaks: "R1", removed: func(l ledger, id fleet.MemberID) bool {
 		return id != l.Self.ID && l.proven(id)
 	}},
+	{ID: "I7", Name: "what is told of sickness after success holds nobody", Breaks: "I7", from: 60, fact: func(l ledger, k factKey) bool {
+		return l.holds(k) && (k.kind != fleet.Degraded || k.member == l.Self.ID)
+	}},
+	{ID: "R13", Name: "a restored API is not noticed", Breaks: "I12", class: restoring, forgetsItsWords: true},
 	{ID: "I19", Name: "a member heals to a release that it left long ago", Breaks: "I19", promise: func(m *member, p *turn.Promise) {
 		if first := m.firstPlan(p); p.Progress.Phase == sequencer.Settled && p.Installed != nil && first != nil {
 			p.Installed = installed(p.Installed, first.plan.Release)
@@ -152,6 +156,11 @@ func (m *member) firstPlan(p *turn.Promise) *truth {
 func overtaking(p *Params) {
 	p.Rollouts, p.Releases, p.Storm, p.Liars, p.Proofs = 1, 5, 10*time.Minute, 0, 0
 	p.Slow, p.Frozen, p.Forked, p.Hopeless = 0.5, 0.5, 0, 0
+}
+
+// restoring: members leave their plans, and their APIs come back from older copies.
+func restoring(p *Params) {
+	p.Restores, p.Ineligible, p.Liars, p.Hopeless = 12, 0.3, 0, 0
 }
 
 // installed as if another release had been.

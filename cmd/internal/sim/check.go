@@ -27,9 +27,6 @@ type truth struct {
 	stages    []tally
 }
 
-// position of a record among those of its writer.
-type position struct{ epoch, seq uint64 }
-
 type place struct{ stage, rank int }
 
 // tally of one stage.
@@ -102,11 +99,12 @@ func (w *World) bound(m *member, p *turn.Promise) {
 			w.violate(m, "a promise holds what is no record: %v", err)
 			continue
 		}
-		if before, taken := m.positions[position{r.Epoch, r.Seq}]; taken && before != string(b) {
+		at := turn.Position{Epoch: r.Epoch, Seq: r.Seq}
+		if before, taken := m.positions[at]; taken && before != string(b) {
 			w.violate(m, "R1: says two things in one position, and does not lie")
 			continue
 		}
-		m.positions[position{r.Epoch, r.Seq}] = string(b)
+		m.positions[at] = string(b)
 		f, err := fleet.DecodeFact(&r)
 		if err != nil {
 			w.violate(m, "a promise holds what is no fact: %v", err)
@@ -129,6 +127,9 @@ func (w *World) bind(m *member, f fleet.Fact) {
 		}
 		return
 	}
+	if sealed := t.plan.Stages[at.stage].Members[at.rank].Incarnation; sealed <= m.found.Incarnation {
+		w.violate(m, "R13: %s of a plan with incarnation %d, whose API was found to be restored", f.Kind, sealed)
+	}
 	w.lastWord = w.now
 	before := t.said[at.stage][at.rank]
 	after := before | bit(f.Kind)
@@ -138,7 +139,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 		stage.add(counts(before), -1)
 		stage.add(counts(after), 1)
 	}
-	w.story(m, "%s %s of seal %d, stage %s, rank %d", f.Kind, t.plan.Release.Revision.Short(), t.plan.Release.Number, t.plan.Stages[at.stage].Name, at.rank)
+	w.story(m, "%s %s, stage %s, rank %d", f.Kind, t.release(w), t.plan.Stages[at.stage].Name, at.rank)
 	if f.Kind == fleet.Started && before&bit(fleet.Started) == 0 {
 		w.checkStart(m, t, at)
 		w.started(t)
@@ -151,7 +152,7 @@ func (w *World) bind(m *member, f fleet.Fact) {
 	w.checkMotion(m, t, at)
 }
 
-// checkStart: the gates, the order, the stops.
+// checkStart: the gates, the order, the permit.
 func (w *World) checkStart(m *member, t *truth, at place) {
 	for j := range at.stage {
 		w.checkGate(m, t, at, j)
@@ -173,13 +174,31 @@ func (w *World) checkStart(m *member, t *truth, at place) {
 			w.seen["a release left in motion"]++
 		}
 	}
-	commands := ledger{m}.believed(r.name)
+	w.checkPermit(m, t)
+}
+
+// checkPermit: no start under a stop that was heard (I16), nor beside more sickness than is tolerated (I7).
+func (w *World) checkPermit(m *member, t *truth) {
+	heard := ledger{m}
+	commands := heard.believed(w.rollouts[t.rollout].name)
+	lifted := func(id fleet.Digest) bool {
+		return slices.ContainsFunc(commands, func(c fleet.Command) bool { return c.Verb == fleet.Resume && slices.Contains(c.Lifts, id) })
+	}
 	for _, stop := range commands {
-		lifted := slices.ContainsFunc(commands, func(c fleet.Command) bool {
-			return c.Verb == fleet.Resume && slices.Contains(c.Lifts, stop.ID)
-		})
-		if stop.Verb == fleet.Pause && !lifted {
+		if stop.Verb == fleet.Pause && !lifted(stop.ID) {
 			w.violate(m, "I16: starts under a stop that it has heard")
+		}
+	}
+	for i := range t.plan.Stages {
+		s, sick := &t.plan.Stages[i], 0
+		for j := range s.Members {
+			id := s.Members[j].ID
+			if at, told := heard.held(t.plan.Digest, id, fleet.Degraded); told && !heard.proven(id) && !lifted(w.book.digests[at]) {
+				sick++
+			}
+		}
+		if sick > s.Tolerance {
+			w.violate(m, "I7: starts, and has heard that %d of stage %s are sick (tolerance %d)", sick, s.Name, s.Tolerance)
 		}
 	}
 }
@@ -268,6 +287,9 @@ func (w *World) checkEarned(m *member, t *truth, at place, k fleet.FactKind) {
 	case fleet.Succeeded:
 		t.succeeded[m.Self.ID] = w.now
 		runs := m.running[t.rollout]
+		if runs.sickAt > 0 && w.now >= runs.sickAt {
+			w.violate(m, "R4: succeeds while it is sick")
+		}
 		if t.of(m.Self.ID)&bit(fleet.Started) != 0 && (runs.wellAt < 0 || own(runs.wellAt) < s.MinReadyTime-rounding) {
 			w.violate(m, "R4: succeeds after %s of health, of %s", own(runs.wellAt), s.MinReadyTime)
 		}

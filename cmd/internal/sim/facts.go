@@ -310,7 +310,7 @@ func (l ledger) Commit(_ context.Context, r fleet.Record) error {
 		return errStore
 	}
 	said := l.book.page(r)
-	l.toldFact(&r, func() bool { return l.heard.has(said) }, func() { l.heard.add(said) })
+	l.toldFact(&r, said)
 	l.tell(said)
 	if l.crashes(afterPublish) {
 		return errCrash

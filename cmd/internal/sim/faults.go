@@ -11,13 +11,15 @@ import (
 
 // loseStore of a member: the volume is gone, its cluster's API is not.
 func (m *member) loseStore() {
-	m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
+	m.wipe()
 	m.count("store lost")
 	m.story(m, "the store is lost")
 	if m.unpublished() {
 		m.seen["a store lost between promise and publication"]++
 	}
 }
+
+func (m *member) wipe() { m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{} }
 
 // unpublished: a promise holds a milestone that nobody was told of.
 func (m *member) unpublished() bool {
@@ -48,25 +50,30 @@ func (m *member) tear() {
 	}
 }
 
-// replay what a member holds now, for the rest of the storm: it sends records of older releases and of rollouts that
-// are over to anybody, again and again, in any order, as if they were news.
+// replay what a member holds now, for the rest of the storm.
 func (m *member) replay() {
 	hoard := m.hoard()
 	m.story(m, "begins to say again what was said")
 	var again func()
 	again = func() {
-		if !m.stormy || len(hoard) == 0 {
+		if !m.stormy {
 			return
 		}
-		m.rand.Shuffle(len(hoard), func(i, j int) { hoard[i], hoard[j] = hoard[j], hoard[i] })
-		batch := slices.Clone(hoard[:min(len(hoard), 1+m.rand.IntN(32))])
-		if j := m.rand.IntN(len(m.members)); j != m.index && m.down <= m.now {
-			m.count("old records replayed")
-			m.send(j, m.book.size(batch), func(to *member) { to.hear(batch) })
-		}
+		m.sayAgain(hoard)
 		m.after(m.between(time.Second, 30*time.Second), again)
 	}
 	again()
+}
+
+// sayAgain some records of a hoard, of older releases and of rollouts that are over, to anybody and in any order, as if
+// they were news.
+func (m *member) sayAgain(hoard []page) {
+	m.rand.Shuffle(len(hoard), func(i, j int) { hoard[i], hoard[j] = hoard[j], hoard[i] })
+	batch := slices.Clone(hoard[:min(len(hoard), 1+m.rand.IntN(32))])
+	if j := m.rand.IntN(len(m.members)); j != m.index && m.down <= m.now && len(batch) > 0 {
+		m.count("old records replayed")
+		m.send(j, m.book.size(batch), func(to *member) { to.hear(batch) })
+	}
 }
 
 // hoard of everything that a member holds.

@@ -51,9 +51,14 @@ func Invent(clusters int, groups ...Group) ([]fleet.Member, error) {
 	return out, nil
 }
 
-func simulatedID(i int) fleet.MemberID {
+// simulatedKey of the i-th member: the same in every fleet.
+func simulatedKey(i int) ed25519.PrivateKey {
 	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
-	return fleet.MemberIDOf(ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+func simulatedID(i int) fleet.MemberID {
+	return fleet.MemberIDOf(simulatedKey(i).Public().(ed25519.PublicKey))
 }
 
 func labelWords(labels map[string]string) string {

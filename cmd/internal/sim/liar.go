@@ -27,14 +27,8 @@ func (w *World) corrupt() {
 			m.lying = true
 			w.liars = append(w.liars, m)
 			w.count("liar")
-			w.story(m, "lies")
 		}
 	}
-}
-
-// lies says whether a member does.
-func (w *World) lies(id fleet.MemberID) bool {
-	return slices.ContainsFunc(w.liars, func(m *member) bool { return m.Self.ID == id })
 }
 
 // liarsIn a stage of a plan that are counted among those who can have said anything.
@@ -76,7 +70,7 @@ func (m *member) lie(rollout int) {
 	case 0:
 		m.equivocate(plan)
 	case 1:
-		m.lieAgain()
+		m.sayAgain(m.hoard())
 	case 2:
 		m.liftAll(rollout)
 	default:
@@ -118,7 +112,7 @@ func (m *member) anyKind() fleet.FactKind {
 
 // claim a milestone, whether or not anything of it is true.
 func (m *member) claim(plan *sequencer.Plan, kind fleet.FactKind) fleet.Record {
-	m.story(m, "claims %s of %s of seal %d", kind, plan.Release.Revision.Short(), plan.Release.Number)
+	m.story(m, "claims %s of %s", kind, m.plans[plan.Digest].release(m.World))
 	fact := fleet.Fact{Plan: plan.Digest, Kind: kind, Detail: "a lie", Time: m.moment().Wall.Unix()}
 	r, _ := ledger{m}.Prepare(fleet.KindFact, fleet.FactKey(plan.Digest, kind), fact.Encode())
 	return r
@@ -149,19 +143,6 @@ type twin struct {
 func (m *member) notice(p page) {
 	if other, ok := m.twins[p]; ok && !m.lying && m.heard.has(other.page) {
 		m.prove(other.writer, m)
-	}
-}
-
-// lieAgain says what was said long ago, by anybody.
-func (m *member) lieAgain() {
-	old := m.hoard()
-	if len(old) == 0 {
-		return
-	}
-	m.count("lie: an old record again")
-	for _, j := range m.network.near[m.index] {
-		pages := []page{old[m.rand.IntN(len(old))]}
-		m.send(j, m.book.size(pages), func(to *member) { to.hear(pages) })
 	}
 }
 

@@ -60,7 +60,7 @@ type member struct {
 	// saidBefore are the records in promises that were looked at already.
 	saidBefore map[string]bool
 	// positions of what it said, in its promises.
-	positions map[position]string
+	positions map[turn.Position]string
 	// lying: it keeps to no rule. nextLie is when.
 	lying   bool
 	nextLie time.Duration
@@ -78,6 +78,8 @@ type member struct {
 	lag    time.Duration
 	forked bool
 	frozen time.Duration
+	// shown in the story, by rollout.
+	shown map[int]shown
 }
 
 // running is one rollout's payload in one cluster.
@@ -88,14 +90,14 @@ type running struct {
 }
 
 func (w *World) newMember(i int) *member {
-	seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
-	key := ed25519.NewKeyFromSeed(seed[:])
 	m := &member{
-		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1", api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{}, saidBefore: map[string]bool{}, positions: map[position]string{},
-		statuses: map[fleet.RolloutName]fleet.Status{}, running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
+		World: w, index: i, epoch: 1, rate: 1, boot: "boot 1",
+		api: map[fleet.RolloutName][]byte{}, kept: map[fleet.RolloutName]turn.Promise{}, late: map[fleet.RolloutName]*turn.Promise{},
+		saidBefore: map[string]bool{}, positions: map[turn.Position]string{}, shown: map[int]shown{}, statuses: map[fleet.RolloutName]fleet.Status{},
+		running: make([]running, len(w.rollouts)), due: make([]time.Duration, len(w.rollouts)),
 	}
 	self := fleet.Member{
-		ID: fleet.MemberIDOf(key.Public().(ed25519.PublicKey)), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
+		ID: simulatedID(i), Name: fleet.Name(fmt.Sprintf("c%05d", i)), Incarnation: 1,
 		Zone: fmt.Sprintf("z%02d", i%max(1, w.params.Zones)),
 	}
 	if p := w.params.play; p != nil {
@@ -166,6 +168,7 @@ func (m *member) turn(rollout int) {
 		return
 	}
 	m.reported(&report)
+	m.tellWait(rollout, &report)
 	next := m.params.Interval
 	if report.Next > 0 {
 		next = min(next, report.Next)

@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -25,18 +26,27 @@ type network struct {
 
 // wire the members: each knows a few others, and the graph is connected by a ring.
 func (n *network) wire(w *World) {
-	size := len(w.members)
-	n.near, n.latest = make([][]int, size), map[[2]int]time.Duration{}
-	link := func(i, j int) {
-		if i != j && !slices.Contains(n.near[i], j) {
-			n.near[i], n.near[j] = append(n.near[i], j), append(n.near[j], i)
+	n.near, n.latest = make([][]int, len(w.members)), map[[2]int]time.Duration{}
+	all := make([]int, len(w.members))
+	for i := range all {
+		all[i] = i
+	}
+	n.weave(w, all)
+}
+
+// weave these members into one piece.
+func (n *network) weave(w *World, these []int) {
+	for at, i := range these {
+		n.link(i, these[(at+1)%len(these)])
+		for len(n.near[i]) < min(degree, len(these)-1) {
+			n.link(i, these[w.rand.IntN(len(these))])
 		}
 	}
-	for i := range size {
-		link(i, (i+1)%size)
-		for len(n.near[i]) < min(degree, size-1) {
-			link(i, w.rand.IntN(size))
-		}
+}
+
+func (n *network) link(i, j int) {
+	if i != j && !slices.Contains(n.near[i], j) {
+		n.near[i], n.near[j] = append(n.near[i], j), append(n.near[j], i)
 	}
 }
 
@@ -148,19 +158,23 @@ func (w *World) partition(lasts time.Duration) {
 		side[i] = w.rand.IntN(2)
 	}
 	bridge, form := w.rand.IntN(size), w.rand.IntN(5)
+	these := w.names(func(i int) bool { return side[i] == 0 })
 	across := func(i, j int) bool { return side[i] != side[j] }
 	cuts := []struct {
-		name string
-		cut  func(i, j int) bool
+		name, told string
+		cut        func(i, j int) bool
 	}{
-		{"split", across},
-		{"asymmetric", func(i, j int) bool { return side[i] < side[j] }},
-		{"bridge", func(i, j int) bool { return across(i, j) && i != bridge && j != bridge }},
-		{"ring", func(i, j int) bool { return (i+1)%size != j && (j+1)%size != i }},
-		{"flapping", func(i, j int) bool { return across(i, j) && int(w.now/(20*time.Second))%2 == 0 }},
+		{"split", "in two, and on one side are " + these, across},
+		{"asymmetric", "one way, and nobody else hears " + these, func(i, j int) bool { return side[i] < side[j] }},
+		{
+			"bridge", fmt.Sprintf("in two, %s reaches both sides, and on one are %s", w.members[bridge].Self.Name, these),
+			func(i, j int) bool { return across(i, j) && i != bridge && j != bridge },
+		},
+		{"ring", "into a ring, and each reaches the two whose numbers are next", func(i, j int) bool { return (i+1)%size != j && (j+1)%size != i }},
+		{"flapping", "in two for 20 s of every 40, and on one side are " + these, func(i, j int) bool { return across(i, j) && int(w.now/(20*time.Second))%2 == 0 }},
 	}
 	w.count("partition: " + cuts[form].name)
-	w.story(nil, "the network is cut: %s", cuts[form].name)
+	w.story(nil, "the network is cut: %s", cuts[form].told)
 	w.network.epoch++
 	epoch := w.network.epoch
 	w.network.cut = cuts[form].cut
@@ -230,13 +244,11 @@ func (w *World) plan() {
 func (w *World) churn(i int) {
 	r := w.rollouts[i]
 	before, sealedBefore := r.spec, r.seals[len(r.seals)-1].rollout.Targets
-	targets := w.targets()
+	targets, changes := w.targets(), "spec changes"
 	if w.rand.IntN(2) == 0 {
 		w.rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
 		targets = targets[:max(1, len(targets)-1-w.rand.IntN(3))]
-		w.count("membership changes")
-	} else {
-		w.count("spec changes")
+		changes = "membership changes"
 	}
 	saved := w.params.Targets
 	w.params.Targets = len(targets)
@@ -246,8 +258,9 @@ func (w *World) churn(i int) {
 		r.spec = before // a spec that does not compile is never committed
 		return
 	}
+	w.count(changes)
 	w.roster(r, sealedBefore, targets)
-	w.story(nil, "seal %d of %s for %d members", len(r.seals), r.name.Name, len(targets))
+	w.tellSeal(i)
 	for _, m := range w.members {
 		m.wake(i, m.lag+w.between(0, look))
 	}

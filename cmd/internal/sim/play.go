@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -260,27 +259,16 @@ func (p *playing) wire(w *World) {
 			online = append(online, i)
 		}
 	}
-	link := func(i, j int) {
-		if i != j && !slices.Contains(n.near[i], j) {
-			n.near[i], n.near[j] = append(n.near[i], j), append(n.near[j], i)
-		}
-	}
-	for at, i := range online {
-		link(i, online[(at+1)%len(online)])
-		for len(n.near[i]) < min(degree, len(online)-1) {
-			link(i, online[w.rand.IntN(len(online))])
-		}
-	}
+	n.weave(w, online)
 	for i, m := range w.members {
-		others := online
 		if m.down == 0 {
 			continue
 		}
 		if len(online) == 0 {
-			link(i, (i+1)%len(w.members))
+			n.link(i, (i+1)%len(w.members))
 		}
-		for len(n.near[i]) < min(degree, len(others)) {
-			link(i, others[w.rand.IntN(len(others))])
+		for len(n.near[i]) < min(degree, len(online)) {
+			n.link(i, online[w.rand.IntN(len(online))])
 		}
 	}
 }

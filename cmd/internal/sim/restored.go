@@ -27,21 +27,20 @@ type backup struct {
 type ownFact struct {
 	key  factKey
 	at   turn.Position
-	held func() bool
-	hear func()
+	page page
 }
 
 // toldFact notes one, as it goes out.
-func (m *member) toldFact(r *fleet.Record, held func() bool, hear func()) {
+func (m *member) toldFact(r *fleet.Record, on page) {
 	if f, err := fleet.DecodeFact(r); err == nil {
-		m.told = append(m.told, ownFact{factKey{f.Plan, m.Self.ID, f.Kind}, turn.Position{Epoch: r.Epoch, Seq: r.Seq}, held, hear})
+		m.told = append(m.told, ownFact{factKey{f.Plan, m.Self.ID, f.Kind}, turn.Position{Epoch: r.Epoch, Seq: r.Seq}, on})
 	}
 }
 
 // saidPosition is turn.Agent.Said.
 func (m *member) saidPosition() (at turn.Position) {
 	for i := range m.told {
-		if f := &m.told[i]; at.Before(f.at) && f.held() {
+		if f := &m.told[i]; at.Before(f.at) && m.heard.has(f.page) {
 			at = f.at
 		}
 	}
@@ -54,6 +53,7 @@ type restorations struct{ *member }
 // LoadRestoration is in turn.Restorations.
 func (r restorations) LoadRestoration(context.Context) (turn.Restoration, error) {
 	if r.strikes(r.params.APIFails) {
+		r.count("api read failed")
 		return turn.Restoration{}, errAPI
 	}
 	return r.found, nil
@@ -65,6 +65,7 @@ func (r restorations) SaveRestoration(_ context.Context, found turn.Restoration)
 	case r.crashes(beforePromise):
 		return errCrash
 	case r.strikes(r.params.APIFails):
+		r.count("api write failed")
 		return errAPI
 	}
 	if r.member.found != found {
@@ -81,6 +82,7 @@ func (r restorations) SaveRestoration(_ context.Context, found turn.Restoration)
 // Bounds is in turn.Restorations.
 func (r restorations) Bounds(context.Context) (map[fleet.RolloutName]turn.Position, error) {
 	if r.strikes(r.params.APIFails) {
+		r.count("api read failed")
 		return nil, errAPI
 	}
 	r.meet()
@@ -139,7 +141,7 @@ func (w *World) restore(m *member, b backup, storeLost, alive bool) {
 	}
 	w.unbind(m)
 	if storeLost {
-		m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
+		m.wipe()
 		w.count("API restored and store lost")
 	}
 	m.lost = slices.DeleteFunc(slices.Clone(m.told), func(f ownFact) bool { return !vouched.Before(f.at) })
@@ -150,8 +152,8 @@ func (w *World) restore(m *member, b backup, storeLost, alive bool) {
 
 // meet somebody before the first word, who holds one that was lost.
 func (m *member) meet() {
-	if len(m.lost) > 0 && !slices.ContainsFunc(m.lost, func(f ownFact) bool { return f.held() }) {
-		m.lost[m.rand.IntN(len(m.lost))].hear()
+	if len(m.lost) > 0 && !slices.ContainsFunc(m.lost, func(f ownFact) bool { return m.heard.has(f.page) }) {
+		m.heard.add(m.lost[m.rand.IntN(len(m.lost))].page)
 	}
 }
 
@@ -234,6 +236,7 @@ func (w *World) reviveRestored() {
 		if err := w.reseal(i, w.now, targets); err != nil {
 			w.violate(w.members[0], "the same targets cannot be sealed again: %v", err)
 		}
+		w.tellSeal(i)
 		for _, m := range w.members {
 			m.wake(i, m.lag+w.between(0, look))
 		}

@@ -157,65 +157,57 @@ func (w *World) unrest() string {
 
 // unrestOf the newest release: a stage may only be stuck by as many as neither window nor gate pays for (I8).
 func (w *World) unrestOf(i int, r *rollout) string {
-	last := r.commits[len(r.commits)-1].revision
-	seal := r.seals[len(r.seals)-1].rollout.Digest()
-	var t *truth
-	for _, candidate := range w.plansWith(i, last) {
-		if candidate.plan.Release.Seal == seal {
-			t = candidate
-		}
-	}
-	open := true
+	t := w.newest(i, r)
 	for j := range t.plan.Stages {
-		s := &t.plan.Stages[j]
-		var gaveUp, moved, settled, astray, vanished int
-		have := t.stages[j]
-		for rank, said := range t.said[j] {
-			id := s.Members[rank].ID
-			astray += w.astray(id)
-			if t.removed[id] {
-				moved, settled = moved+1, settled+1
-				continue
-			}
-			if w.lies(id) { // it stands as its words have it, and where it said nothing it has vanished
-				moved, settled, said = moved+1, settled+1, w.word(t, id)
-				have.add(counts(said), 1)
-				switch {
-				case said&(bit(fleet.Succeeded)|bit(fleet.Soaked)|bit(fleet.Yielded)) != 0:
-				case said&bit(fleet.GaveUp) != 0:
-					gaveUp++
-				default:
-					vanished++
-				}
-				continue
-			}
-			if said&bit(fleet.GaveUp) != 0 {
-				gaveUp++
-			}
-			if said&(bit(fleet.Started)|bit(fleet.Yielded)|bit(fleet.Succeeded)) != 0 {
-				moved++
-			}
-			if said&(bit(fleet.Soaked)|bit(fleet.Yielded)|bit(fleet.GaveUp)) != 0 {
-				settled++
-			}
+		s, now := &t.plan.Stages[j], w.restOf(t, j)
+		if now.vanished+max(0, now.gaveUp-s.Tolerance) < s.MaxConcurrency && (now.moved < len(s.Members) || now.through < len(s.Members)) {
+			return fmt.Sprintf("stage %s: %d of %d moved, %d are through, %d gave up, %d vanished (N %d, tolerance %d)",
+				s.Name, now.moved, len(s.Members), now.through, now.gaveUp, now.vanished, s.MaxConcurrency, s.Tolerance)
 		}
-		if !open || astray > 0 { // who follows another branch waits for a person
-			return ""
+		if now.soaked+now.left < len(s.Members)-s.Tolerance || now.soaked == 0 {
+			return "" // the gate stays closed
 		}
-		if vanished+max(0, gaveUp-s.Tolerance) < s.MaxConcurrency && (moved < len(s.Members) || settled < len(s.Members)) {
-			return fmt.Sprintf("stage %s: %d of %d moved, %d settled, %d gave up, %d vanished (N %d, tolerance %d)", s.Name, moved, len(s.Members), settled, gaveUp, vanished, s.MaxConcurrency, s.Tolerance)
-		}
-		open = have.soaked+have.left >= len(s.Members)-s.Tolerance && have.soaked > 0
 	}
 	return ""
 }
 
-// astray is 1 for a member that accepted a sibling of a commit: it follows the branch no more.
-func (w *World) astray(id fleet.MemberID) int {
-	for _, m := range w.members {
-		if m.Self.ID == id && m.forked {
-			return 1
+// newest plan of a rollout: its last commit under its last seal.
+func (w *World) newest(i int, r *rollout) *truth {
+	plans, seal := w.plansWith(i, r.commits[len(r.commits)-1].revision), r.seals[len(r.seals)-1].rollout.Digest()
+	return plans[slices.IndexFunc(plans, func(t *truth) bool { return t.plan.Release.Seal == seal })]
+}
+
+// rest of a stage: how many have moved, are through, gave up, and never come.
+type rest struct {
+	tally
+	moved, through, gaveUp, vanished int
+}
+
+func (w *World) restOf(t *truth, stage int) rest {
+	now := rest{tally: t.stages[stage]}
+	for rank, said := range t.said[stage] {
+		m := w.members[w.book.members[t.plan.Stages[stage].Members[rank].ID]]
+		removed := t.removed[m.Self.ID]
+		if m.lying && !removed { // it stands as its words have it
+			said = w.word(t, m.Self.ID)
+			now.add(counts(said), 1)
+		}
+		ended, gaveUp := said&(bit(fleet.Succeeded)|bit(fleet.Soaked)|bit(fleet.Yielded)) != 0, said&bit(fleet.GaveUp) != 0
+		// Of these nothing more comes: who lies is silent now, who accepted a sibling of a commit follows the branch no more.
+		over := removed || m.lying || m.forked && said == 0
+		switch {
+		case removed, m.lying && ended:
+		case gaveUp:
+			now.gaveUp++
+		case over:
+			now.vanished++
+		}
+		if over || ended || said&bit(fleet.Started) != 0 {
+			now.moved++
+		}
+		if over || gaveUp || said&(bit(fleet.Soaked)|bit(fleet.Yielded)) != 0 {
+			now.through++
 		}
 	}
-	return 0
+	return now
 }

@@ -50,7 +50,7 @@ var Scenarios = []Scenario{
 		also: func(w *World) { w.after(w.rollouts[0].commits[0].at, w.restart) },
 	},
 	{
-		Name: "cut-the-cable", About: "the network is cut in two in the middle of a rollout, and heals ten minutes later",
+		Name: "cut-the-cable", About: "the network is cut in the middle of a rollout, in a form that the seed draws, and heals ten minutes later",
 		Clusters: 30, params: func(_ *rand.Rand, clusters int) Params {
 			p := calm(clusters)
 			p.Releases, p.Storm = 2, 25*time.Minute
@@ -138,6 +138,7 @@ func (s Scenario) run(seed uint64, clusters int, story bool, bug Bug) (Result, e
 		return Result{}, fmt.Errorf("scenario %s, seed %d: %w", s.Name, seed, err)
 	}
 	w.telling = story
+	w.introduce()
 	if s.also != nil {
 		s.also(w)
 	}

@@ -26,8 +26,7 @@ type signer struct {
 func newSigner(t *testing.T, w *World) *signer {
 	s := &signer{t: t, keys: map[fleet.MemberID]ed25519.PrivateKey{}, signed: map[fleet.Digest]fleet.Digest{}}
 	for i, m := range w.members {
-		seed := fleet.DigestOf("flotilla.dev/sim-key", []byte{byte(i >> 16), byte(i >> 8), byte(i)})
-		s.keys[m.Self.ID] = ed25519.NewKeyFromSeed(seed[:])
+		s.keys[m.Self.ID] = simulatedKey(i)
 	}
 	return s
 }

@@ -125,18 +125,6 @@ func (w *World) crashes(at crashPoint) bool {
 
 func (w *World) count(fault string) { w.faults[fault]++ }
 
-// story adds a line to the transcript.
-func (w *World) story(m *member, format string, args ...any) {
-	if !w.telling {
-		return
-	}
-	who := "fleet"
-	if m != nil {
-		who = string(m.Self.Name)
-	}
-	w.lines = append(w.lines, fmt.Sprintf("%12s  %-7s %s", w.now.Round(time.Millisecond), who, fmt.Sprintf(format, args...)))
-}
-
 // strategy of one to three stages for this run's targets.
 func (w *World) strategy() *v1alpha1.Strategy {
 	if w.params.Strategy != nil {
@@ -195,7 +183,7 @@ func (w *World) fate(m *member, rev fleet.Revision) running {
 		next.sickAt = next.wellAt + w.between(time.Second, 5*time.Minute)
 		w.count("sick after success")
 	}
-	w.story(m, "runs %s now", rev.Short())
+	w.story(m, "applies %s, which %s", rev.Short(), next.becomes(w.now))
 	return next
 }
 
