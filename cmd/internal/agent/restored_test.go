@@ -11,6 +11,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/fleet"
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
+	"github.com/flotilla-dev/flotilla/delivery"
 	"github.com/flotilla-dev/flotilla/sequencer"
 )
 
@@ -178,6 +179,21 @@ func TestRestorationIsWrittenFirst(t *testing.T) {
 	if _, err := ams.Turn(t.Context(), w.name); err == nil || ams.milestones() != said {
 		t.Errorf("%v, %d milestones of %d", err, ams.milestones(), said)
 	}
+}
+
+// TestUnreadPromiseHealsAllTheSame: a promise of another rollout that nobody can read keeps the member from saying
+// anything, not from healing what runs (R11).
+func TestUnreadPromiseHealsAllTheSame(t *testing.T) {
+	w := released(t)
+	ams := w.site("ams")
+	ams.promises.held[fleet.RolloutName{Namespace: "shop", Name: "broken"}] = []byte("{")
+	ams.restart()
+	ams.cluster.Remove(delivery.ObjectID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "shop", Name: "web"})
+	said := ams.milestones()
+	if _, err := ams.Turn(t.Context(), w.name); err == nil || ams.milestones() != said {
+		t.Errorf("%v, %d milestones of %d", err, ams.milestones(), said)
+	}
+	w.want(everyone1)
 }
 
 type refusing struct{ memoryPromises }

@@ -196,6 +196,7 @@ func (t *turn) recall(ctx context.Context) error {
 	t.promise = promise
 	t.promise.Rollout = t.name
 	if err := t.compare(ctx); err != nil {
+		t.heal(ctx) // one promise that cannot be read silences the member, and no more (R11)
 		return err
 	}
 	for _, b := range promise.Said {
