@@ -36,10 +36,10 @@ func TestInterruptedTwice(t *testing.T) {
 	deadline := time.After(time.Minute)
 	for {
 		select {
-		case <-ended:
+		case err := <-ended:
 			status, ok := deaf.ProcessState.Sys().(syscall.WaitStatus)
 			if !ok || status.Signal() != syscall.SIGINT {
-				t.Errorf("it ended with %v", deaf.ProcessState)
+				t.Errorf("it ended with %v: %v", deaf.ProcessState, err)
 			}
 			return
 		case <-again.C:
