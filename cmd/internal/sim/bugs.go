@@ -36,6 +36,8 @@ type Bug struct {
 	lateWrites bool
 	// forgetsItsWords: a member whose API was restored does not look what others hold of its own.
 	forgetsItsWords bool
+	// set says whether the set takes a record.
+	set func(*member, *fleet.Record) bool
 	// wallClock: what takes time is measured by the wall clock.
 	wallClock bool
 }
@@ -102,6 +104,14 @@ var Planted = []Bug{
 		}
 		return r
 	}},
+	{ID: "P25", Name: "a milestone below the highest position of its writer is no news", Breaks: "I17", class: shipped, set: func(m *member, r *fleet.Record) bool {
+		at := turn.Position{Epoch: r.Epoch, Seq: r.Seq}
+		if at.Before(m.marks[r.Writer]) {
+			return false
+		}
+		m.marks[r.Writer] = at
+		return true
+	}},
 	{ID: "P26", Name: "a gate believes what one member reports of the others", Breaks: "I11", fact: func(l ledger, k factKey) bool {
 		reported := slices.ContainsFunc(l.liars, func(liar *member) bool { return l.holds(factKey{k.plan, liar.Self.ID, k.kind}) })
 		return l.holds(k) || k.kind == fleet.Soaked && k.member != l.Self.ID && reported
@@ -151,6 +161,9 @@ func (m *member) firstPlan(p *turn.Promise) *truth {
 	}
 	return m.plans[p.Plans[0]]
 }
+
+// shipped: members hold what they heard in the set that agents hold it in.
+func shipped(p *Params) { p.Lattice = true }
 
 // overtaking: releases follow each other fast, in clusters that take long, and some mirrors stay behind.
 func overtaking(p *Params) {

@@ -4,6 +4,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -248,8 +249,22 @@ func (w *World) prove(against, by *member) {
 		}
 		t.removed[id] = true
 	}
-	r, _ := ledger{by}.Prepare(fleet.KindProof, fleet.ProofKey(id), nil)
+	r, _ := ledger{by}.Prepare(fleet.KindProof, fleet.ProofKey(id), twoWords(against))
 	by.tell(w.book.page(r))
+}
+
+// twoWords of a member in one position: the body of a proof.
+func twoWords(of *member) []byte {
+	var said [2]fleet.Record
+	for i, kind := range []fleet.FactKind{fleet.Soaked, fleet.GaveUp} {
+		f := fleet.Fact{Plan: simFleet, Kind: kind}
+		said[i] = fleet.Record{Fleet: simFleet, Epoch: math.MaxInt64, Seq: 1, Kind: fleet.KindFact, Key: fleet.FactKey(f.Plan, kind), Body: f.Encode()}
+		if err := said[i].Sign(simulatedKey(of.index)); err != nil {
+			of.violate(of, "a record cannot be signed: %v", err)
+		}
+	}
+	body, _ := fleet.Proof{A: said[0], B: said[1]}.Encode()
+	return body
 }
 
 func (w *World) checkMilestone(m *member, t *truth, at place, before uint16, k fleet.FactKind) {

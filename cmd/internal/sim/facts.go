@@ -236,7 +236,10 @@ func (l ledger) Fact(plan fleet.Digest, m fleet.MemberID, kind fleet.FactKind) (
 		return fleet.DigestOf("flotilla.dev/sim-lie"), l.bug.fact(l, factKey{plan, m, kind})
 	}
 	at, held := l.held(plan, m, kind)
-	if !held {
+	switch {
+	case l.set != nil:
+		return l.stands(factKey{plan, m, kind}, held)
+	case !held:
 		return fleet.Digest{}, false
 	}
 	return l.book.digests[at], true
@@ -252,7 +255,11 @@ func (l ledger) Removed(id fleet.MemberID) bool {
 
 func (l ledger) proven(id fleet.MemberID) bool {
 	page, proven := l.book.proofs[id]
-	return proven && l.heard.has(page)
+	proven = proven && l.heard.has(page)
+	if l.set != nil {
+		return l.removed(id, proven)
+	}
+	return proven
 }
 
 // Commands is in sequencer.Facts.

@@ -19,7 +19,10 @@ func (m *member) loseStore() {
 	}
 }
 
-func (m *member) wipe() { m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{} }
+func (m *member) wipe() {
+	m.heard, m.statuses = heard{}, map[fleet.RolloutName]fleet.Status{}
+	m.reload()
+}
 
 // unpublished: a promise holds a milestone that nobody was told of.
 func (m *member) unpublished() bool {

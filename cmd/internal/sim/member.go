@@ -18,6 +18,7 @@ import (
 	"github.com/flotilla-dev/flotilla/api/v1alpha1"
 	"github.com/flotilla-dev/flotilla/cmd/internal/agent/turn"
 	"github.com/flotilla-dev/flotilla/delivery"
+	"github.com/flotilla-dev/flotilla/sequencer/lattice"
 	"github.com/flotilla-dev/flotilla/source"
 	"github.com/flotilla-dev/flotilla/specialize"
 )
@@ -42,7 +43,10 @@ type member struct {
 	*World
 	index int
 	// store: what it has heard, and its own last position.
-	heard      heard
+	heard heard
+	set   *lattice.Set
+	// marks are how far each writer's words go, for a planted bug.
+	marks      map[fleet.MemberID]turn.Position
 	epoch, seq uint64
 	outbox     []page
 	flushing   bool
@@ -192,6 +196,7 @@ func (m *member) crash(away time.Duration) {
 	if m.strikes(m.params.Torn) {
 		m.tear()
 	}
+	m.reload()
 }
 
 // reread the promises as an agent does that begins: from their JSON.

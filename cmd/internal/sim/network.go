@@ -113,7 +113,7 @@ func (m *member) forward() {
 // hear a batch and pass on what is news.
 func (m *member) hear(batch []page) {
 	for _, p := range batch {
-		if m.heard.add(p) {
+		if m.add(p) {
 			m.outbox = append(m.outbox, p)
 			m.news(p)
 		}
@@ -132,7 +132,11 @@ func (m *member) beat() {
 	}
 	near := m.network.near[m.index]
 	other := m.members[near[m.rand.IntN(len(near))]]
-	if other.down > m.now || other.paused > m.now || m.heard.equal(&other.heard) {
+	if other.down > m.now || other.paused > m.now {
+		return
+	}
+	if m.heard.equal(&other.heard) {
+		m.agrees(other)
 		return
 	}
 	// A session goes both ways or not at all.

@@ -59,6 +59,8 @@ type Params struct {
 	Stops, Reseals int
 	// Proofs that a member said two things in one position. Replays: members that send old records again and again.
 	Proofs, Replays int
+	// Lattice: members hold what they heard in the set that agents hold it in.
+	Lattice bool
 	// Liars among the members, at most: they say anything about themselves, and pass on what they like.
 	Liars int
 }
@@ -105,5 +107,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Eager = r.IntN(2) == 0
 	p.Liars = times(2)
 	p.Restores = times(2)
+	p.Lattice = r.IntN(8) == 0
 	return p
 }

@@ -153,7 +153,7 @@ func (w *World) restore(m *member, b backup, storeLost, alive bool) {
 // meet somebody before the first word, who holds one that was lost.
 func (m *member) meet() {
 	if len(m.lost) > 0 && !slices.ContainsFunc(m.lost, func(f ownFact) bool { return m.heard.has(f.page) }) {
-		m.heard.add(m.lost[m.rand.IntN(len(m.lost))].page)
+		m.add(m.lost[m.rand.IntN(len(m.lost))].page)
 	}
 }
 

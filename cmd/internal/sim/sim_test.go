@@ -74,6 +74,8 @@ var wantSeen = []string{
 	// R5, R6
 	"gave up", "a release left in motion", "a last good release put back", "releases in motion at once",
 	"a store lost between promise and publication", "rollouts in motion at once",
+	// I17
+	"equal roots of who heard the same",
 	// R7, R11
 	"a start withheld by a stop", "what runs is healed while a release waits",
 }

@@ -34,8 +34,7 @@ func newSigner(t *testing.T, w *World) *signer {
 func (s *signer) sign(r fleet.Record) fleet.Record {
 	s.t.Helper()
 	unsigned := r.Digest()
-	switch r.Kind {
-	case fleet.KindCommand:
+	if r.Kind == fleet.KindCommand {
 		c, err := fleet.DecodeCommand(&r)
 		if err != nil {
 			s.t.Fatal(err)
@@ -44,8 +43,6 @@ func (s *signer) sign(r fleet.Record) fleet.Record {
 			c.Lifts[i] = s.signed[id]
 		}
 		r.Body = c.Encode()
-	case fleet.KindProof: // a world only says that there is one
-		r.Body = s.proof(fleet.MemberID(r.Key))
 	}
 	key, known := s.keys[r.Writer]
 	if !known {
@@ -56,22 +53,6 @@ func (s *signer) sign(r fleet.Record) fleet.Record {
 	}
 	s.signed[unsigned] = r.Digest()
 	return r
-}
-
-func (s *signer) proof(against fleet.MemberID) []byte {
-	s.t.Helper()
-	var words [2]fleet.Record
-	for i := range words {
-		words[i] = fleet.Record{Fleet: simFleet, Kind: fleet.KindRegister, Key: "word", Body: []byte{byte(i)}}
-		if err := words[i].Sign(s.keys[against]); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	body, ok := fleet.Proof{A: words[0], B: words[1]}.Encode()
-	if !ok {
-		s.t.Fatal("no proof")
-	}
-	return body
 }
 
 // evidence of a world, as all its members together would export it.

@@ -69,6 +69,9 @@ func newWorld(seed uint64, p Params, bug Bug) (*World, error) {
 	for i := range p.Clusters {
 		w.members = append(w.members, w.newMember(i))
 	}
+	for _, m := range w.members {
+		m.reload()
+	}
 	w.network.wire(w)
 	for i := range p.Rollouts {
 		if err := w.declare(i); err != nil {
