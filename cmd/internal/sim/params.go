@@ -107,6 +107,6 @@ func swarm(r *rand.Rand, clusters int) Params {
 	p.Eager = r.IntN(2) == 0
 	p.Liars = times(2)
 	p.Restores = times(2)
-	p.Lattice = r.IntN(8) == 0
+	p.Lattice = r.IntN(32) == 0
 	return p
 }
