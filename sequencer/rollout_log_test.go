@@ -81,19 +81,7 @@ func freshOrders(t *testing.T) (seeds []uint64) {
 // TestStoriesAreVerified: what is signed in the stories of testdata/transcripts keeps all rules, too. Ranks are others than there,
 // for these members have keys, so that nothing is compared; a story that has somebody say what it did not earn is none for this.
 func TestStoriesAreVerified(t *testing.T) {
-	files, err := filepath.Glob("testdata/transcripts/*.txt")
-	if err != nil || len(files) < 8 {
-		t.Fatalf("%d transcripts: %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			played(t, string(text), 0)
-		})
-	}
+	sequencer.EachStory(t, func(t *testing.T, _, text string) { played(t, text, 0) })
 }
 
 func compareLogs(t *testing.T, file string, was, is *txtar.Archive) {

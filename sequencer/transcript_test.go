@@ -34,6 +34,21 @@ import (
 //	forked NAME...                     a proof comes up that the member said two things in one position
 //	carry NAME...                      the member finds that it runs this very payload already, and is well
 func TestTranscripts(t *testing.T) {
+	EachStory(t, func(t *testing.T, file, text string) {
+		got := play(t, text)
+		if os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		} else if diff := cmp.Diff(text, got); diff != "" {
+			t.Errorf("the story goes otherwise (- file, + now; UPDATE_GOLDEN=1 rewrites it):\n%s", diff)
+		}
+	})
+}
+
+// EachStory of testdata/transcripts, here and for the tests outside of the package.
+func EachStory(t *testing.T, test func(t *testing.T, file, text string)) {
+	t.Helper()
 	files, err := filepath.Glob("testdata/transcripts/*.txt")
 	if err != nil || len(files) < 8 {
 		t.Fatalf("%d transcripts: %v", len(files), err)
@@ -44,14 +59,7 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := play(t, string(text))
-			if os.Getenv("UPDATE_GOLDEN") != "" {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if diff := cmp.Diff(string(text), got); diff != "" {
-				t.Errorf("the story goes otherwise (- file, + now; UPDATE_GOLDEN=1 rewrites it):\n%s", diff)
-			}
+			test(t, file, string(text))
 		})
 	}
 }

@@ -129,9 +129,9 @@ func (l *loading) read(tx *bbolt.Tx, names *names) error {
 		}
 		return 2
 	}
-	for now := range 3 {
+	for pass := range 3 {
 		err := tx.Bucket(bucketPacked).ForEach(func(at, rest []byte) error {
-			if turn(at) != now {
+			if turn(at) != pass {
 				return nil
 			}
 			r, err := unpack(at, rest, names.name)
